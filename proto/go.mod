@@ -1,0 +1,3 @@
+module github.com/waybill-dev/waybill/proto
+
+go 1.26
