@@ -1,0 +1,45 @@
+# Waybill. `make` lists what there is to make.
+SHELL := /bin/bash -euo pipefail
+.DEFAULT_GOAL := help
+
+# Programs are built from the versions pinned in tools/go.mod, outside the workspace, so that they never move the versions the product is built with.
+BIN := .tmp/bin
+TOOL := GOWORK=off go build -C tools -o ../$(BIN)/
+GATEWAY := github.com/grpc-ecosystem/grpc-gateway/v2
+# The version of the contract to compare with.
+BASE ?= origin/main
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: gen
+gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/
+	@$(BIN)/protodeps .tmp/protodeps
+	@$(BIN)/buf format -d --exit-code proto >/dev/null || { echo 'proto/ is not formatted: run $(BIN)/buf format -w proto'; exit 1; }
+	@$(BIN)/buf lint
+	@$(BIN)/buf generate
+	@$(BIN)/buf build -o .tmp/descriptors.binpb
+	@$(BIN)/openapiv3-merge $$(find .tmp/openapi -name '*.json' | LC_ALL=C sort) > .tmp/merged.json
+	@$(BIN)/openapi .tmp/descriptors.binpb .tmp/merged.json proto/gen/openapi/waybill.openapi.json
+
+.PHONY: checkgen
+checkgen: gen ## Fail when the generated code committed is not what gen makes
+	@changed=$$(git status --porcelain -- proto/gen); \
+	if [ -n "$$changed" ]; then printf 'proto/gen is not what the contract says; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen; exit 1; fi
+
+.PHONY: breaking
+breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)
+	@rm -rf .tmp/base && mkdir -p .tmp/base/.tmp
+	@git archive $(BASE) proto buf.yaml | tar -x -C .tmp/base
+	@cp -r .tmp/protodeps .tmp/base/.tmp/
+	@$(BIN)/buf build .tmp/base -o .tmp/base.binpb
+	@$(BIN)/buf breaking --against .tmp/base.binpb
+
+# protoc-gen-go comes from proto/go.mod: the generator and the runtime of the generated code are one release.
+$(BIN)/.gen: tools/go.mod tools/go.sum proto/go.mod $(wildcard tools/protodeps/*.go tools/openapi/*.go)
+	@mkdir -p $(BIN)
+	@GOWORK=off go build -C proto -o ../$(BIN)/ google.golang.org/protobuf/cmd/protoc-gen-go
+	@$(TOOL) ./protodeps ./openapi github.com/bufbuild/buf/cmd/buf google.golang.org/grpc/cmd/protoc-gen-go-grpc \
+		$(GATEWAY)/protoc-gen-grpc-gateway $(GATEWAY)/protoc-gen-openapiv3 $(GATEWAY)/openapiv3-merge
+	@touch $@
