@@ -1,0 +1,354 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	lite "modernc.org/sqlite"
+)
+
+// multiRows are the numbers of rows of the multi-row INSERTs, largest first.
+var multiRows = [...]int{128, 16}
+
+// liteSession is one transaction on SQLite. It holds the only writer from its
+// first run to its end. Statements run without the context's help, since each is
+// short and interrupting one would roll everything back; the context is looked
+// at between them.
+type liteSession struct {
+	b     *sqlite
+	conn  *liteConn
+	begun bool
+}
+
+func (s *liteSession) run(ctx context.Context, ops []op, mode runMode) error {
+	if !s.begun && !slices.ContainsFunc(ops, func(o op) bool { return !o.empty() }) {
+		return nil
+	}
+	if err := s.begin(ctx, mode); err != nil {
+		return err
+	}
+	var callback error
+	for i := range ops {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.op(ctx, &ops[i], &callback); err != nil {
+			return err
+		}
+		if callback != nil && mode == runSend {
+			return callback
+		}
+	}
+	if mode == runSend {
+		return nil
+	}
+	if s.begun {
+		if _, err := s.conn.exec(context.Background(), "COMMIT", nil); err != nil {
+			var le *lite.Error
+			if errors.As(err, &le) && le.Code()&0xff == liteIOErr {
+				return unknown(err) // a failed fsync may have written
+			}
+			return err
+		}
+	}
+	s.b.trim(s.conn)
+	s.release()
+	if callback != nil {
+		return committed(callback)
+	}
+	return nil
+}
+
+// begin takes the writer and begins, unless that is done.
+func (s *liteSession) begin(ctx context.Context, mode runMode) error {
+	if s.conn == nil {
+		c, err := s.b.take(ctx, s.b.write)
+		if err != nil {
+			return err
+		}
+		s.conn = c
+	}
+	if s.begun || mode == runAuto {
+		return nil
+	}
+	if _, err := s.conn.exec(context.Background(), "BEGIN IMMEDIATE", nil); err != nil {
+		return err
+	}
+	s.begun = true
+	return nil
+}
+
+func (s *liteSession) query(ctx context.Context, sql string, args []any) (*Rows, error) {
+	if err := s.begin(ctx, runSend); err != nil {
+		return nil, err
+	}
+	rows, err := s.conn.query(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := rows.keep()
+	if err != nil {
+		return nil, err
+	}
+	return &Rows{src: kept}, nil
+}
+
+func (s *liteSession) release() {
+	if s.conn != nil {
+		s.b.write <- s.conn
+		s.conn, s.begun = nil, false
+	}
+}
+
+func (s *liteSession) rollback() {
+	if s.conn == nil {
+		return
+	}
+	if s.begun {
+		_, err := s.conn.exec(context.Background(), "ROLLBACK", nil)
+		// SQLite rolls back by itself after some errors, a full disk for one.
+		if err != nil && !strings.Contains(err.Error(), "no transaction is active") {
+			_ = s.conn.close()
+			s.b.write <- nil
+			s.conn, s.begun = nil, false
+			return
+		}
+	}
+	s.release()
+}
+
+// op carries out one statement.
+func (s *liteSession) op(ctx context.Context, o *op, callback *error) (err error) {
+	switch {
+	case o.empty():
+		return nil
+	case o.kind == opExec:
+		args, err := s.conn.bindAll(o.args)
+		if err != nil {
+			return err
+		}
+		o.affected, err = s.conn.exec(context.WithoutCancel(ctx), o.sql, args)
+		return err
+	case o.kind == opQuery:
+		rows, err := s.conn.query(context.WithoutCancel(ctx), o.sql, o.args)
+		if err != nil {
+			return err
+		}
+		return rows.each(o.fn, callback)
+	}
+	f, err := s.b.db.forms(o.table)
+	if err == nil {
+		err = s.bulk(f, o, callback)
+	}
+	if err != nil {
+		return fmt.Errorf("table %s: %w", o.table.Name, err)
+	}
+	return nil
+}
+
+// bulk carries out one bulk form.
+func (s *liteSession) bulk(f *tableSQL, o *op, callback *error) error {
+	switch o.kind {
+	case opLoad:
+		return s.load(f, o, callback)
+	case opDelete:
+		return s.delete(f, o, callback)
+	case opUpdate:
+		if err := f.needUpdate(); err != nil {
+			return err
+		}
+	case opInsertNew:
+		if err := f.needKey(); err != nil {
+			return err
+		}
+	}
+	rows, err := f.prepared(o)
+	if err != nil {
+		return err
+	}
+	switch o.kind {
+	case opUpdate:
+		return s.update(f, rows)
+	case opInsertReturning:
+		return s.insertReturning(f, rows, o, callback)
+	case opInsertNew:
+		return s.insertNew(f, rows, o.fn, callback)
+	}
+	return s.insert(f, rows)
+}
+
+// bindRow adds the values of row to the arguments, in the order of idx, or of
+// the columns if idx is nil.
+func (s *liteSession) bindRow(t *Table, row []any, idx []int) error {
+	for i := range row {
+		if idx != nil {
+			i = idx[i]
+		}
+		v, err := columnValue(t, &t.Columns[i], row[i])
+		if err != nil {
+			return err
+		}
+		s.conn.bind(liteValue(v))
+	}
+	return nil
+}
+
+// chunk gives the number of rows of the next INSERT and its form: an index into
+// multiRows, or -1 for the single row.
+func chunk(left int) (n, form int) {
+	for i, n := range multiRows {
+		if left >= n {
+			return n, i
+		}
+	}
+	return 1, -1
+}
+
+// bindRows binds the next rows and gives the INSERT that takes them.
+func (s *liteSession) bindRows(f *tableSQL, rows [][]any) (n, form int, err error) {
+	n, form = chunk(len(rows))
+	s.conn.args = s.conn.args[:0]
+	for _, row := range rows[:n] {
+		if err := s.bindRow(f.t, row, nil); err != nil {
+			return 0, 0, err
+		}
+	}
+	return n, form, nil
+}
+
+func (s *liteSession) insert(f *tableSQL, rows [][]any) error {
+	for len(rows) > 0 {
+		n, form, err := s.bindRows(f, rows)
+		if err != nil {
+			return err
+		}
+		sql := f.insert
+		if form >= 0 {
+			sql = f.multi[form].insert
+		}
+		if _, err := s.conn.exec(context.Background(), sql, s.conn.args); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+func (s *liteSession) insertNew(f *tableSQL, rows [][]any, fn func(Scanner) error, callback *error) error {
+	for len(rows) > 0 {
+		n, form, err := s.bindRows(f, rows)
+		if err != nil {
+			return err
+		}
+		if form < 0 {
+			affected, err := s.conn.exec(context.Background(), f.insertNew, s.conn.args)
+			if err != nil {
+				return err
+			}
+			if affected == 1 && fn != nil && *callback == nil {
+				key := make(valueRow, len(f.key))
+				for i, k := range f.key {
+					key[i] = s.conn.args[k].Value
+				}
+				*callback = fn(key)
+			}
+		} else {
+			got, err := s.conn.queryBound(context.Background(), f.multi[form].insertNew, s.conn.args)
+			if err != nil {
+				return err
+			}
+			if err := got.each(fn, callback); err != nil {
+				return err
+			}
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// insertReturning goes row by row: SQLite does not promise the order in which a
+// multi-row INSERT returns.
+func (s *liteSession) insertReturning(f *tableSQL, rows [][]any, o *op, callback *error) error {
+	sql := f.insertReturning(o.cols)
+	for _, row := range rows {
+		s.conn.args = s.conn.args[:0]
+		if err := s.bindRow(f.t, row, nil); err != nil {
+			return err
+		}
+		got, err := s.conn.queryBound(context.Background(), sql, s.conn.args)
+		if err != nil {
+			return err
+		}
+		if err := got.each(o.fn, callback); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *liteSession) update(f *tableSQL, rows [][]any) error {
+	for _, row := range rows {
+		s.conn.args = s.conn.args[:0]
+		if err := s.bindRow(f.t, row, f.order); err != nil {
+			return err
+		}
+		n, err := s.conn.exec(context.Background(), f.update, s.conn.args)
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return ErrMissing
+		}
+	}
+	return nil
+}
+
+// sortedKeys gives keys in order and each once.
+func sortedKeys(keys []string) []string {
+	if !slices.IsSorted(keys) {
+		keys = slices.Sorted(slices.Values(keys))
+	} else {
+		keys = slices.Clone(keys)
+	}
+	return slices.Compact(keys)
+}
+
+func (s *liteSession) load(f *tableSQL, o *op, callback *error) error {
+	if err := f.needTextKey(); err != nil {
+		return err
+	}
+	for _, k := range sortedKeys(o.keys) {
+		s.conn.args = s.conn.args[:0]
+		s.conn.bind(k)
+		rows, err := s.conn.queryBound(context.Background(), f.load, s.conn.args)
+		if err != nil {
+			return err
+		}
+		if err := rows.each(o.fn, callback); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *liteSession) delete(f *tableSQL, o *op, callback *error) error {
+	if err := f.needTextKey(); err != nil {
+		return err
+	}
+	for _, k := range sortedKeys(o.keys) {
+		s.conn.args = s.conn.args[:0]
+		s.conn.bind(k)
+		n, err := s.conn.exec(context.Background(), f.delete, s.conn.args)
+		if err != nil {
+			return err
+		}
+		if n > 0 && o.fn != nil && *callback == nil {
+			*callback = o.fn(valueRow{driver.Value(k)})
+		}
+	}
+	return nil
+}

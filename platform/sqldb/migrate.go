@@ -1,0 +1,113 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/waybill-dev/waybill/platform/errs"
+	lite "modernc.org/sqlite"
+)
+
+// migrateUp brings the tables of name up to date through a database/sql handle
+// that nobody else uses for it meanwhile.
+func migrateUp(ctx context.Context, db *sql.DB, d Dialect, name string, fsys fs.FS) error {
+	dir, err := fs.Sub(fsys, d.String())
+	if err != nil {
+		return fmt.Errorf("migrations of %s: %w", name, err)
+	}
+	dialect := goose.DialectPostgres
+	if d == SQLite {
+		dialect = goose.DialectSQLite3
+	}
+	p, err := goose.NewProvider(dialect, db, dir, goose.WithTableName("goose_"+name), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return fmt.Errorf("migrations of %s for %s: %w", name, d, err)
+	}
+	have, want, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("migrations of %s: %w", name, err)
+	}
+	if have > want {
+		return errs.E(errs.FailedPrecondition, "DATABASE_NEWER",
+			"the tables of %s have version %d, but this program knows only version %d; run the newer program, or restore a backup made before it", name, have, want)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrations of %s: %w", name, err)
+	}
+	return nil
+}
+
+// migrate uses connections of its own, without a statement timeout and with the
+// lock timeout, so that a migration that waits for a lock gives up before it
+// blocks everybody behind it.
+func (p *postgres) migrate(ctx context.Context, name string, fsys fs.FS) error {
+	cc := p.pool.Config().ConnConfig.Copy()
+	cc.RuntimeParams["statement_timeout"] = "0"
+	cc.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	cc.DefaultQueryExecMode = pgx.QueryExecModeExec // tables change under prepared statements
+	db := stdlib.OpenDB(*cc)
+	defer db.Close()
+	unlock, err := advisoryLock(ctx, db, p.cfg.Schema+"/"+name)
+	if err != nil {
+		return classifyPostgres(err)
+	}
+	defer unlock()
+	return classifyPostgres(migrateUp(ctx, db, Postgres, name, fsys))
+}
+
+// advisoryLock takes a session lock. It asks again and again instead of waiting
+// in the server, where the waiting statement would hold a snapshot that CREATE
+// INDEX CONCURRENTLY of the lock's holder waits for.
+func advisoryLock(ctx context.Context, db *sql.DB, name string) (unlock func(), err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := fnv.New64a()
+	h.Write([]byte("waybill migration " + name))
+	id := int64(h.Sum64())
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var ok bool
+		if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", id).Scan(&ok); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		if ok {
+			// The session ends with the handle, and the lock with it.
+			return func() { _ = conn.Close() }, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), conn.Close())
+		}
+	}
+}
+
+// migrate holds the writer, so it is alone in the process; the lock on the file
+// keeps other processes out.
+func (b *sqlite) migrate(ctx context.Context, name string, fsys fs.FS) error {
+	w, err := b.take(ctx, b.write)
+	if err != nil {
+		return err
+	}
+	defer func() { b.write <- w }()
+	connector, err := lite.NewConnector(b.dsn(false))
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	return b.classify(migrateUp(ctx, db, SQLite, name, fsys))
+}

@@ -1,0 +1,220 @@
+// Package sqldb is the one door to SQL: PostgreSQL through pgx, SQLite through a
+// pure-Go driver, with the same behaviour on both. It knows transactions whose
+// BEGIN and COMMIT travel with the work (Begin, Batch), bulk forms of the few
+// statements the platform repeats (Table), migrations under a lock (Migrate) and
+// one set of errors.
+//
+// SQL is written once, with ? for parameters (?? is a literal question mark).
+// Values that cross are string, []byte, bool, integers, floats, time.Time,
+// json.RawMessage, pointers to these (nil is NULL), and anything with Value and
+// Scan methods. A time is timestamptz on PostgreSQL and an INTEGER of Unix
+// microseconds on SQLite; it comes back in UTC, cut to microseconds. A bool is
+// boolean and INTEGER 0 or 1; JSON is jsonb and TEXT.
+package sqldb
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/errs"
+)
+
+// A Dialect is a kind of database.
+type Dialect uint8
+
+// The dialects.
+const (
+	Postgres Dialect = iota + 1
+	SQLite
+)
+
+// String gives the dialect's name, which is also the folder of its migrations.
+func (d Dialect) String() string {
+	switch d {
+	case Postgres:
+		return "postgres"
+	case SQLite:
+		return "sqlite"
+	}
+	return fmt.Sprintf("dialect(%d)", uint8(d))
+}
+
+// Config says which database to open. The zero value of every field but URL is
+// a good choice.
+type Config struct {
+	// URL is "postgres://user:password@host/database?…" as pgx and libpq know
+	// it, or "sqlite:///absolute/file.db" ("sqlite://file.db" is relative). The
+	// folder and the file of SQLite are made when missing, readable by their
+	// owner only.
+	URL string
+
+	// Schema is the PostgreSQL schema of this service: made when missing, and
+	// the whole search_path. Empty means the server's own search_path. SQLite
+	// ignores it, for there each service has a file of its own.
+	Schema string
+
+	// MaxConns limits the connections: on PostgreSQL all (8 when zero), on
+	// SQLite those that read (4 when zero); SQLite has one that writes.
+	MaxConns int
+
+	// StatementTimeout (10 s when zero), LockTimeout (5 s) and IdleInTxTimeout
+	// (15 s) are kept by PostgreSQL for every session. On SQLite LockTimeout is
+	// how long to wait for a foreign process that holds the file.
+	StatementTimeout time.Duration
+	LockTimeout      time.Duration
+	IdleInTxTimeout  time.Duration
+
+	// AllowVolatile opens a PostgreSQL that may forget commits (fsync,
+	// full_page_writes or synchronous_commit off). It is for tests.
+	AllowVolatile bool
+
+	// Log hears of what is odd but not fatal; slog.Default when nil.
+	Log *slog.Logger
+}
+
+// withDefaults gives c with its zero fields filled.
+func (c Config) withDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.StatementTimeout, 10*time.Second)
+	def(&c.LockTimeout, 5*time.Second)
+	def(&c.IdleInTxTimeout, 15*time.Second)
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return c
+}
+
+// DB is one open database. It is safe for use by many goroutines.
+type DB struct {
+	dialect Dialect
+	b       backend
+	tables  sync.Map // *Table -> *tableSQL, or error
+}
+
+// backend is what a dialect brings: sessions that run batches, reads outside of
+// transactions, and migrations.
+type backend interface {
+	// session gives a session that has not touched the database yet.
+	session() session
+	query(ctx context.Context, sql string, args []any) (*Rows, error)
+	ping(ctx context.Context) error
+	migrate(ctx context.Context, name string, fsys fs.FS) error
+	close() error
+}
+
+// session is the dialect's half of a transaction. It takes its connection at
+// the first run and gives it back at commit, rollback or a single autocommit.
+type session interface {
+	// run carries out ops. mode says whether the transaction ends with them.
+	// After an error only rollback may follow.
+	run(ctx context.Context, ops []op, mode runMode) error
+	// query runs one statement inside the transaction and keeps its rows.
+	query(ctx context.Context, sql string, args []any) (*Rows, error)
+	// rollback undoes and gives the connection back; it never fails visibly,
+	// since a connection that cannot roll back is closed, which rolls back.
+	rollback()
+}
+
+type runMode uint8
+
+const (
+	runSend   runMode = iota // the transaction stays open
+	runCommit                // COMMIT follows the last statement
+	runAuto                  // one statement, a transaction of its own
+)
+
+// Open opens the database and verifies that it keeps what it commits: on
+// PostgreSQL synchronous_commit, fsync and full_page_writes, on SQLite the
+// library's version, WAL, synchronous=FULL, foreign keys and that no other
+// process has the file. It fails with errs.Unavailable when the server cannot be
+// reached and with errs.FailedPrecondition when the database is not fit. No
+// error names the password of the URL.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	cfg = cfg.withDefaults()
+	switch scheme, _, _ := strings.Cut(cfg.URL, "://"); scheme {
+	case "postgres", "postgresql":
+		b, err := openPostgres(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		db := &DB{dialect: Postgres, b: b}
+		b.db = db
+		return db, nil
+	case "sqlite":
+		b, err := openSQLite(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		db := &DB{dialect: SQLite, b: b}
+		b.db = db
+		return db, nil
+	}
+	return nil, errs.E(errs.Invalid, "DATABASE_URL", "the database URL must begin with postgres:// or sqlite://")
+}
+
+// Dialect tells which kind of database this is.
+func (db *DB) Dialect() Dialect { return db.dialect }
+
+// Ping makes one round trip to the database.
+func (db *DB) Ping(ctx context.Context) error { return db.b.ping(ctx) }
+
+// Close waits for running work and closes every connection.
+func (db *DB) Close() error { return db.b.close() }
+
+// Migrate brings the tables of name up to date with the files in fsys, in its
+// folder "postgres" or "sqlite" (goose's format, 00001_name.sql). The versions
+// applied are kept in the table goose_<name>. Processes that migrate at the same
+// time wait for each other. A database that is newer than fsys is refused with
+// errs.FailedPrecondition, since this program does not know what it holds.
+func (db *DB) Migrate(ctx context.Context, name string, fsys fs.FS) error {
+	return db.b.migrate(ctx, name, fsys)
+}
+
+// Query runs a reading statement and streams its rows; close them. It sees what
+// is committed, outside of any transaction. On SQLite a statement that writes
+// (INSERT … RETURNING) runs too, and its rows are read before Query returns.
+func (db *DB) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
+	return db.b.query(ctx, sql, args)
+}
+
+// QueryRow runs a statement of which only the first row matters. Errors come
+// from Scan, ErrNoRows when there is none.
+func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) *Row {
+	rows, err := db.b.query(ctx, sql, args)
+	return &Row{rows: rows, err: err}
+}
+
+// Exec runs one statement in a transaction of its own and gives the number of
+// rows it touched. When the connection dies meanwhile the outcome is unknown,
+// see Ambiguous.
+func (db *DB) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
+	ops := []op{{kind: opExec, sql: sql, args: args}}
+	s := db.b.session()
+	if err := s.run(ctx, ops, runAuto); err != nil {
+		s.rollback()
+		return 0, err
+	}
+	return ops[0].affected, nil
+}
+
+// forms gives the SQL of t's bulk forms, built at the first call.
+func (db *DB) forms(t *Table) (*tableSQL, error) {
+	if f, ok := db.tables.Load(t); ok {
+		return f.(*tableSQL), nil
+	}
+	f, err := newTableSQL(t, db.dialect)
+	if err != nil {
+		return nil, err
+	}
+	got, _ := db.tables.LoadOrStore(t, f)
+	return got.(*tableSQL), nil
+}

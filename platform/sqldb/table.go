@@ -1,0 +1,229 @@
+package sqldb
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// A Type is what a column of a Table holds.
+type Type uint8
+
+// The types, with their columns on PostgreSQL and SQLite.
+const (
+	Text  Type = iota // text, TEXT
+	Int               // bigint, integer or smallint; INTEGER
+	Bytes             // bytea, BLOB
+	Time              // timestamptz, INTEGER (Unix microseconds)
+	Bool              // boolean, INTEGER
+	JSON              // jsonb, TEXT; values are string, []byte or json.RawMessage
+)
+
+// A Column is one column of a Table. A nil value is allowed only when Nullable;
+// elsewhere a nil []byte counts as empty.
+type Column struct {
+	Name     string
+	Type     Type
+	Nullable bool
+}
+
+// A Table describes a table to the bulk forms of Batch. Key names the columns of
+// its primary key or of a unique index. Columns are those the program writes and
+// reads: a column made by the database (an identity) is left out. Make each Table
+// once and pass its pointer, for its SQL is kept by pointer.
+type Table struct {
+	Name    string
+	Key     []string
+	Columns []Column
+}
+
+// tableSQL is the SQL of a Table's bulk forms in one dialect.
+type tableSQL struct {
+	t         *Table
+	key       []int // indexes of the key columns
+	order     []int // SQLite's UPDATE takes the columns in this order
+	insert    string
+	insertNew string
+	update    string
+	load      string
+	loadLock  string
+	delete    string
+	returning sync.Map // joined column names -> insert statement
+	multi     [2]multiSQL
+}
+
+// multiSQL is an INSERT of several rows at once (SQLite).
+type multiSQL struct {
+	insert    string
+	insertNew string
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+func quoteAll(names []string, prefix string) string {
+	var b strings.Builder
+	for i, n := range names {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(prefix)
+		b.WriteString(quote(n))
+	}
+	return b.String()
+}
+
+// names gives the names of all columns.
+func (t *Table) names() []string {
+	out := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		out[i] = c.Name
+	}
+	return out
+}
+
+// index gives the position of a column, or -1.
+func (t *Table) index(name string) int {
+	return slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
+}
+
+func newTableSQL(t *Table, d Dialect) (*tableSQL, error) {
+	if t == nil || t.Name == "" || len(t.Columns) == 0 {
+		return nil, fmt.Errorf("sqldb: a table needs a name and columns")
+	}
+	f := &tableSQL{t: t}
+	for i, c := range t.Columns {
+		if c.Name == "" || t.index(c.Name) != i {
+			return nil, fmt.Errorf("sqldb: table %s: column %d has no name of its own", t.Name, i)
+		}
+		if !slices.Contains(t.Key, c.Name) {
+			f.order = append(f.order, i)
+		}
+	}
+	for _, k := range t.Key {
+		i := t.index(k)
+		if i < 0 {
+			return nil, fmt.Errorf("sqldb: table %s: key column %s is not among the columns", t.Name, k)
+		}
+		if t.Columns[i].Nullable {
+			return nil, fmt.Errorf("sqldb: table %s: key column %s is nullable", t.Name, k)
+		}
+		f.key = append(f.key, i)
+	}
+	if d == Postgres {
+		f.postgres()
+	} else {
+		f.order = append(f.order, f.key...)
+		f.sqlite()
+	}
+	return f, nil
+}
+
+// needKey tells whether the table has a key, which all forms but INSERT want.
+func (f *tableSQL) needKey() error {
+	if len(f.key) == 0 {
+		return fmt.Errorf("sqldb: table %s has no key", f.t.Name)
+	}
+	return nil
+}
+
+// needTextKey tells whether the key is one text column.
+func (f *tableSQL) needTextKey() error {
+	if len(f.key) != 1 || f.t.Columns[f.key[0]].Type != Text {
+		return fmt.Errorf("sqldb: table %s: the key is not one text column", f.t.Name)
+	}
+	return nil
+}
+
+// needUpdate tells whether there is anything to update.
+func (f *tableSQL) needUpdate() error {
+	if err := f.needKey(); err != nil {
+		return err
+	}
+	if f.update == "" {
+		return fmt.Errorf("sqldb: table %s has nothing but its key to update", f.t.Name)
+	}
+	return nil
+}
+
+// insertReturning gives the INSERT that returns cols.
+func (f *tableSQL) insertReturning(cols []string) string {
+	id := strings.Join(cols, "\x00")
+	if s, ok := f.returning.Load(id); ok {
+		return s.(string)
+	}
+	s := f.insert + " RETURNING " + quoteAll(cols, "")
+	f.returning.Store(id, s)
+	return s
+}
+
+var arrayTypes = [...]string{Text: "text[]", Int: "bigint[]", Bytes: "bytea[]", Time: "timestamptz[]", Bool: "boolean[]", JSON: "jsonb[]"}
+
+func (f *tableSQL) postgres() {
+	t := f.t
+	table, cols := quote(t.Name), quoteAll(t.names(), "")
+	arrays := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		arrays[i] = "$" + strconv.Itoa(i+1) + "::" + arrayTypes[c.Type]
+	}
+	unnest := "unnest(" + strings.Join(arrays, ", ") + ")"
+	f.insert = "INSERT INTO " + table + " (" + cols + ") SELECT * FROM " + unnest
+	if len(f.key) == 0 {
+		return
+	}
+	key := quoteAll(t.Key, "")
+	f.insertNew = f.insert + " ON CONFLICT (" + key + ") DO NOTHING RETURNING " + key
+	f.load = "SELECT " + cols + " FROM " + table + " WHERE " + quote(t.Key[0]) + " = ANY($1::text[]) ORDER BY " + quote(t.Key[0]) + ` COLLATE "C"`
+	f.loadLock = f.load + " FOR UPDATE"
+	f.delete = "DELETE FROM " + table + " WHERE " + quote(t.Key[0]) + " = ANY($1::text[]) RETURNING " + quote(t.Key[0])
+	if len(f.order) == 0 {
+		return
+	}
+	var set, match []string
+	for _, i := range f.order {
+		n := quote(t.Columns[i].Name)
+		set = append(set, n+" = v."+n)
+	}
+	for _, k := range t.Key {
+		match = append(match, "t."+quote(k)+" = v."+quote(k))
+	}
+	// The division fails when a row is missing, so that a COMMIT sent along with
+	// the UPDATE does not happen; run turns it into ErrMissing.
+	f.update = "WITH u AS (UPDATE " + table + " AS t SET " + strings.Join(set, ", ") + " FROM " + unnest + " AS v(" + cols +
+		") WHERE " + strings.Join(match, " AND ") + " RETURNING 1) SELECT 1/((count(*) = cardinality($1))::int) FROM u"
+}
+
+func (f *tableSQL) sqlite() {
+	t := f.t
+	table, cols := quote(t.Name), quoteAll(t.names(), "")
+	one := "(" + strings.Repeat("?, ", len(t.Columns)-1) + "?)"
+	head := "INSERT INTO " + table + " (" + cols + ") VALUES "
+	f.insert = head + one
+	for i, n := range multiRows {
+		f.multi[i].insert = head + strings.Repeat(one+", ", n-1) + one
+	}
+	if len(f.key) == 0 {
+		return
+	}
+	key := quoteAll(t.Key, "")
+	conflict := " ON CONFLICT (" + key + ") DO NOTHING"
+	f.insertNew = f.insert + conflict
+	for i := range multiRows {
+		f.multi[i].insertNew = f.multi[i].insert + conflict + " RETURNING " + key
+	}
+	f.load = "SELECT " + cols + " FROM " + table + " WHERE " + quote(t.Key[0]) + " = ?"
+	f.loadLock = f.load
+	f.delete = "DELETE FROM " + table + " WHERE " + quote(t.Key[0]) + " = ?"
+	if len(f.order) == len(f.key) {
+		return
+	}
+	var set, match []string
+	for _, i := range f.order[:len(f.order)-len(f.key)] {
+		set = append(set, quote(t.Columns[i].Name)+" = ?")
+	}
+	for _, k := range t.Key {
+		match = append(match, quote(k)+" = ?")
+	}
+	f.update = "UPDATE " + table + " SET " + strings.Join(set, ", ") + " WHERE " + strings.Join(match, " AND ")
+}
