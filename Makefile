@@ -33,8 +33,7 @@ breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)
 	@rm -rf .tmp/base && mkdir -p .tmp/base/.tmp
 	@git archive $(BASE) proto buf.yaml | tar -x -C .tmp/base
 	@cp -r .tmp/protodeps .tmp/base/.tmp/
-	@$(BIN)/buf build .tmp/base -o .tmp/base.binpb
-	@$(BIN)/buf breaking --against .tmp/base.binpb
+	@$(BIN)/buf breaking --against .tmp/base
 
 # protoc-gen-go comes from proto/go.mod: the generator and the runtime of the generated code are one release.
 $(BIN)/.gen: tools/go.mod tools/go.sum proto/go.mod $(wildcard tools/protodeps/*.go tools/openapi/*.go)
