@@ -1,0 +1,164 @@
+// Package outbox publishes the events that a service committed together with its
+// state. The database is the truth and the broker a carrier: a row is marked
+// only after the broker acknowledged it, and marked rows are kept for days, so
+// that a stream that lost its tail can be refilled.
+package outbox
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+)
+
+// Retention is how long a published row is kept for refilling a stream.
+const Retention = 7 * 24 * time.Hour
+
+// MaxPayload is the largest event in bytes that may enter an outbox. It is far
+// below what streams accept, so no row can block those behind it.
+const MaxPayload = 192 << 10
+
+// An Event is one row of the outbox: a domain event and the CloudEvents
+// attributes it travels with.
+type Event struct {
+	Seq         int64  // position in this outbox, given by the database
+	ID          string // UUIDv7; also the broker's de-duplication id
+	Type        string // full protobuf name, "waybill.order.v1.OrderPlaced"
+	AggregateID string
+	Version     int64  // gapless per aggregate and producer, from 1
+	Cause       string // id of the message that led to this event, or ""
+	Hops        int64  // length of the chain of causes
+	Traceparent string // W3C trace context of the step, or ""
+	Payload     []byte // the protobuf message
+	Time        time.Time
+}
+
+// Table is the outbox as it is written.
+var Table = &sqldb.Table{
+	Name: "outbox",
+	Key:  []string{"event_id"},
+	Columns: []sqldb.Column{
+		{Name: "event_id", Type: sqldb.Text},
+		{Name: "type", Type: sqldb.Text},
+		{Name: "aggregate_id", Type: sqldb.Text},
+		{Name: "version", Type: sqldb.Int},
+		{Name: "cause", Type: sqldb.Text},
+		{Name: "hops", Type: sqldb.Int},
+		{Name: "traceparent", Type: sqldb.Text},
+		{Name: "payload", Type: sqldb.Bytes},
+		{Name: "created_at", Type: sqldb.Time},
+	},
+}
+
+// marks is the part of the table that the relay writes.
+var marks = &sqldb.Table{
+	Name: "outbox",
+	Key:  []string{"seq"},
+	Columns: []sqldb.Column{
+		{Name: "seq", Type: sqldb.Int},
+		{Name: "published_at", Type: sqldb.Time},
+		{Name: "stream_seq", Type: sqldb.Int},
+	},
+}
+
+// Append queues the insertion of events into b. While b is sent each event gets
+// its Seq; the events' order is the order of publication.
+func Append(b *sqldb.Batch, events []*Event) {
+	if len(events) == 0 {
+		return
+	}
+	rows := make([][]any, len(events))
+	byID := make(map[string]*Event, len(events))
+	for i, e := range events {
+		byID[e.ID] = e
+		rows[i] = []any{e.ID, e.Type, e.AggregateID, e.Version, e.Cause, e.Hops, e.Traceparent, e.Payload, e.Time}
+	}
+	b.InsertReturning(Table, rows, []string{"event_id", "seq"}, func(s sqldb.Scanner) error {
+		var id string
+		var seq int64
+		if err := s.Scan(&id, &seq); err != nil {
+			return err
+		}
+		byID[id].Seq = seq
+		return nil
+	})
+}
+
+// Subject gives the subject on which events of the full protobuf name typ about
+// one aggregate travel: waybill.<service>.<event>.v<N>.<aggregate_id>. With the
+// aggregate id "*" it is the filter for all aggregates.
+func Subject(typ, aggregateID string) string {
+	parts := strings.Split(typ, ".")
+	n := len(parts)
+	if n < 4 {
+		return "waybill.invalid." + typ
+	}
+	return parts[n-4] + "." + parts[n-3] + "." + snake(parts[n-1]) + "." + parts[n-2] + "." + aggregateID
+}
+
+// Producer gives the service that owns the event type: the package part after
+// "waybill".
+func Producer(typ string) string {
+	parts := strings.Split(typ, ".")
+	if len(parts) < 4 {
+		return ""
+	}
+	return parts[len(parts)-3]
+}
+
+// Stream gives the name of the stream that holds a service's events.
+func Stream(service string) string { return "WAYBILL_" + strings.ToUpper(service) }
+
+// The attributes of an event in the message's headers: CloudEvents 1.0, NATS
+// binding in binary mode, and W3C trace context.
+const (
+	HeaderID          = "ce-id"
+	HeaderType        = "ce-type"
+	HeaderSource      = "ce-source"
+	HeaderSubject     = "ce-subject"
+	HeaderTime        = "ce-time"
+	HeaderSpec        = "ce-specversion"
+	HeaderContentType = "content-type"
+	HeaderVersion     = "ce-aggregateversion"
+	HeaderCause       = "ce-causationid"
+	HeaderHops        = "ce-hops"
+	HeaderTrace       = "traceparent"
+)
+
+// message gives e in the form it has on the bus.
+func (e *Event) message() bus.Msg {
+	h := map[string]string{
+		HeaderSpec:        "1.0",
+		HeaderID:          e.ID,
+		HeaderType:        e.Type,
+		HeaderSource:      "/waybill/" + Producer(e.Type),
+		HeaderSubject:     e.AggregateID,
+		HeaderTime:        e.Time.UTC().Format(time.RFC3339Nano),
+		HeaderContentType: "application/protobuf",
+		HeaderVersion:     strconv.FormatInt(e.Version, 10),
+		HeaderHops:        strconv.FormatInt(e.Hops, 10),
+	}
+	if e.Cause != "" {
+		h[HeaderCause] = e.Cause
+	}
+	if e.Traceparent != "" {
+		h[HeaderTrace] = e.Traceparent
+	}
+	return bus.Msg{ID: e.ID, Subject: Subject(e.Type, e.AggregateID), Header: h, Data: e.Payload}
+}
+
+func snake(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

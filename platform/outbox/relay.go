@@ -1,0 +1,384 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+)
+
+// Publisher is what the relay needs of a bus.
+type Publisher interface {
+	// PublishAsync sends m and calls done exactly once: with the stream's
+	// acknowledgement, or with an error if none came.
+	PublishAsync(stream string, m bus.Msg, done func(seq uint64, err error))
+}
+
+// Notifier passes best-effort signals between the replicas of a service.
+type Notifier interface {
+	Notify(topic string, data []byte) error
+	Listen(topic string, fn func(data []byte)) (stop func(), err error)
+}
+
+const (
+	page      = 1024                    // rows read from the table at once
+	window    = 2048                    // events in flight to the broker
+	scanEvery = time.Second             // how often forgotten rows are looked for
+	scanAge   = 2 * time.Second         // younger rows are on their way from memory
+	leaseTTL  = 10 * time.Second        // how long a dead relay blocks its successor
+	minPause  = 50 * time.Millisecond   // first back-off after a refused publish
+	maxPause  = 5000 * time.Millisecond // last back-off
+)
+
+// Config says what a Relay relays.
+type Config struct {
+	Service string // whose outbox this is; names the stream and the lease
+	Owner   string // this process, unique among the service's replicas
+	DB      *sqldb.DB
+	Bus     interface {
+		Publisher
+		Notifier
+	}
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// A Relay publishes the outbox of one service. Events of one aggregate are
+// published one after the other, each after the acknowledgement of the one
+// before; events of different aggregates travel together.
+//
+// Among the replicas of a service only the holder of a lease publishes. The
+// others tell it when they have committed events.
+type Relay struct {
+	cfg    Config
+	stream string
+	topic  string
+
+	feed chan []*Event
+	wake chan struct{}
+	acks chan ack
+	quit chan struct{}
+	done chan struct{}
+	once sync.Once
+
+	// The rest belongs to the loop's goroutine.
+	flying   map[string][]*Event // by aggregate: the event in flight and those waiting behind it
+	taken    map[int64]bool      // rows in flight, waiting, or published and not yet marked
+	inFlight int
+	behind   bool  // rows in the table are waiting that memory does not know
+	cursor   int64 // up to where the scan of a backlog came
+	pause    time.Duration
+	notUntil time.Time
+	leader   time.Time // until when the lease is ours
+	marked   []ack
+	recent   [2]map[int64]bool // rows marked lately, two generations
+}
+
+type ack struct {
+	event *Event
+	seq   uint64
+	err   error
+}
+
+// NewRelay makes a relay that does nothing until Start.
+func NewRelay(cfg Config) *Relay {
+	return &Relay{
+		cfg:    cfg,
+		stream: Stream(cfg.Service),
+		topic:  "outbox." + cfg.Service,
+		feed:   make(chan []*Event, 256),
+		wake:   make(chan struct{}, 1),
+		acks:   make(chan ack, 2*window),
+		quit:   make(chan struct{}),
+		done:   make(chan struct{}),
+		flying: map[string][]*Event{},
+		taken:  map[int64]bool{},
+		behind: true, // what a former process left behind
+		recent: [2]map[int64]bool{{}, {}},
+	}
+}
+
+// Start begins to relay, first of all what earlier processes left.
+func (r *Relay) Start(ctx context.Context) error {
+	stop, err := r.cfg.Bus.Listen(r.topic, func([]byte) { r.nudge() })
+	if err != nil {
+		return fmt.Errorf("listen for committed events of other replicas: %w", err)
+	}
+	go func() {
+		defer close(r.done)
+		defer stop()
+		r.run(context.WithoutCancel(ctx))
+	}()
+	return nil
+}
+
+// Offer hands over events that were just committed. It never blocks: what does
+// not fit is read from the table a little later.
+func (r *Relay) Offer(events []*Event) {
+	if len(events) == 0 {
+		return
+	}
+	select {
+	case r.feed <- events:
+	default:
+		r.nudge()
+	}
+}
+
+// Stop publishes and marks what it already has in hand until ctx ends, and
+// leaves the rest to the next process.
+func (r *Relay) Stop(ctx context.Context) error {
+	r.once.Do(func() { close(r.quit) })
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("outbox relay of %s: %w", r.cfg.Service, ctx.Err())
+	}
+}
+
+func (r *Relay) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Relay) run(ctx context.Context) {
+	tick := time.NewTicker(scanEvery)
+	defer tick.Stop()
+	r.renew(ctx)
+	quit := r.quit
+	var deadline <-chan time.Time
+	for {
+		feed := r.feed
+		if r.inFlight >= window {
+			feed = nil // wait for acknowledgements
+		}
+		if r.behind && r.inFlight <= window/2 && !r.cfg.Now().Before(r.notUntil) {
+			r.scan(ctx, 0)
+		}
+		if quit == nil && r.inFlight == 0 && len(r.feed) == 0 {
+			r.flush(ctx)
+			return
+		}
+		select {
+		case events := <-feed:
+			r.take(ctx, events)
+		case a := <-r.acks:
+			r.settle(a)
+			r.drainAcks()
+			r.flush(ctx)
+		case <-r.wake:
+			r.behind = true
+		case <-tick.C:
+			r.renew(ctx)
+			r.recent[1], r.recent[0] = r.recent[0], map[int64]bool{}
+			if r.inFlight < window && !r.behind {
+				r.scan(ctx, scanAge)
+			}
+		case <-quit:
+			quit = nil
+			r.behind = false
+			deadline = time.After(leaseTTL)
+		case <-deadline:
+			return
+		}
+	}
+}
+
+// take publishes events that came from memory, if this relay leads and is not
+// working through a backlog, which must go first.
+func (r *Relay) take(ctx context.Context, events []*Event) {
+	if !r.leads() {
+		_ = r.cfg.Bus.Notify(r.topic, nil) // best effort: the leader also looks by itself
+		return
+	}
+	if r.behind {
+		return // the scan will meet them in their order
+	}
+	for _, e := range events {
+		r.send(e)
+	}
+}
+
+func (r *Relay) send(e *Event) {
+	if r.taken[e.Seq] || r.recent[0][e.Seq] || r.recent[1][e.Seq] {
+		return
+	}
+	r.taken[e.Seq] = true
+	queue, busy := r.flying[e.AggregateID]
+	r.flying[e.AggregateID] = append(queue, e)
+	if !busy {
+		r.publish(e)
+	}
+}
+
+func (r *Relay) publish(e *Event) {
+	r.inFlight++
+	r.cfg.Bus.PublishAsync(r.stream, e.message(), func(seq uint64, err error) {
+		r.acks <- ack{e, seq, err}
+	})
+}
+
+func (r *Relay) drainAcks() {
+	for {
+		select {
+		case a := <-r.acks:
+			r.settle(a)
+		default:
+			return
+		}
+	}
+}
+
+// settle takes note of one acknowledgement and sends the aggregate's next event.
+// After a refusal the rest of the aggregate is dropped from memory: the scan
+// will read all of it again, in order.
+func (r *Relay) settle(a ack) {
+	r.inFlight--
+	id := a.event.AggregateID
+	queue := r.flying[id][1:]
+	if a.err != nil {
+		delete(r.taken, a.event.Seq)
+		for _, e := range queue {
+			delete(r.taken, e.Seq)
+		}
+		delete(r.flying, id)
+		r.behind, r.cursor = true, 0
+		r.pause = min(max(2*r.pause, minPause), maxPause)
+		r.notUntil = r.cfg.Now().Add(r.pause + rand.N(r.pause/4))
+		time.AfterFunc(r.pause, r.nudge)
+		r.cfg.Log.Warn("event not published, will try again", "service", r.cfg.Service, "event_id", a.event.ID, "type", a.event.Type,
+			"backoff", r.pause, "error", a.err)
+		return
+	}
+	r.pause = 0
+	r.marked = append(r.marked, a)
+	if len(queue) == 0 {
+		delete(r.flying, id)
+		return
+	}
+	r.flying[id] = queue
+	r.publish(queue[0])
+}
+
+// flush marks what was acknowledged. A mark that is lost costs a duplicate,
+// which the consumers' inboxes drop, so it need not be durable at once.
+func (r *Relay) flush(ctx context.Context) {
+	if len(r.marked) == 0 {
+		return
+	}
+	now := r.cfg.Now()
+	rows := make([][]any, len(r.marked))
+	for i, a := range r.marked {
+		rows[i] = []any{a.event.Seq, now, int64(a.seq)}
+	}
+	err := r.cfg.DB.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		var b sqldb.Batch
+		if r.cfg.DB.Dialect() == sqldb.Postgres {
+			b.Exec(`SET LOCAL synchronous_commit = off`)
+		}
+		b.Update(marks, rows)
+		return tx.Send(ctx, &b)
+	})
+	if err != nil {
+		// The rows stay "taken", so they are not published again by this process
+		// while the database is away; the next flush marks them.
+		r.cfg.Log.Warn("published events not marked yet", "service", r.cfg.Service, "events", len(rows), "error", err)
+		return
+	}
+	for _, a := range r.marked {
+		delete(r.taken, a.event.Seq)
+		r.recent[0][a.event.Seq] = true
+	}
+	r.marked = r.marked[:0]
+}
+
+const selectPending = `
+	SELECT seq, event_id, type, aggregate_id, version, cause, hops, traceparent, payload, created_at
+	  FROM outbox
+	 WHERE published_at IS NULL AND seq > ? AND created_at <= ?
+	 ORDER BY seq
+	 LIMIT ?`
+
+// scan reads the oldest unpublished rows that are older than age and not known
+// yet, page by page until the window is full or there are no more.
+func (r *Relay) scan(ctx context.Context, age time.Duration) {
+	if !r.leads() {
+		r.behind = false // the leader scans
+		return
+	}
+	for {
+		events, err := r.pending(ctx, r.cursor, r.cfg.Now().Add(-age))
+		if err != nil {
+			r.behind = true
+			r.notUntil = r.cfg.Now().Add(scanEvery)
+			r.cfg.Log.Warn("outbox not readable", "service", r.cfg.Service, "error", err)
+			return
+		}
+		for _, e := range events {
+			if len(r.taken) >= window {
+				r.behind = true // go on when acknowledgements made room
+				return
+			}
+			r.send(e)
+			r.cursor = e.Seq
+		}
+		if len(events) < page {
+			r.behind, r.cursor = false, 0
+			return
+		}
+	}
+}
+
+func (r *Relay) pending(ctx context.Context, after int64, before time.Time) ([]*Event, error) {
+	rows, err := r.cfg.DB.Query(ctx, selectPending, after, before, page)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var events []*Event
+	for rows.Next() {
+		e := &Event{}
+		if err := rows.Scan(&e.Seq, &e.ID, &e.Type, &e.AggregateID, &e.Version, &e.Cause, &e.Hops, &e.Traceparent, &e.Payload, &e.Time); err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	return events, rows.Err()
+}
+
+func (r *Relay) leads() bool { return r.cfg.Now().Before(r.leader) }
+
+const takeLease = `
+	INSERT INTO leases (name, owner, epoch, expires_at) VALUES ('outbox', ?, 1, ?)
+	ON CONFLICT (name) DO UPDATE
+	   SET owner = excluded.owner, epoch = leases.epoch + 1, expires_at = excluded.expires_at
+	 WHERE leases.owner = excluded.owner OR leases.expires_at < ?`
+
+// renew takes or prolongs the lease. A relay that lost it and does not know yet
+// can only repeat what the new leader also publishes: the ids are the same, so
+// the inboxes drop the repetition.
+func (r *Relay) renew(ctx context.Context) {
+	now := r.cfg.Now()
+	if r.leader.Sub(now) > leaseTTL*2/3 {
+		return
+	}
+	n, err := r.cfg.DB.Exec(ctx, takeLease, r.cfg.Owner, now.Add(leaseTTL), now)
+	switch {
+	case err != nil:
+		r.cfg.Log.Warn("outbox lease not renewed", "service", r.cfg.Service, "error", err)
+	case n == 1:
+		if !r.leads() {
+			r.behind = true
+		}
+		// A margin, so that we stop before another may begin.
+		r.leader = now.Add(leaseTTL - time.Second)
+	}
+}

@@ -1,0 +1,269 @@
+package react
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/effect"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/idempotency"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+)
+
+// item is one thing to be done by a step: an event, a command, a due timer or
+// the result of a call.
+type item struct {
+	needs func(v *View) []Ref
+	step  func(v *View) error
+
+	message  *Message      // of an event
+	delivery *bus.Delivery // of an event
+	bad      error         // why the delivery is no message
+	call     *effect.Call  // whose result is folded
+	key      *idempotency.Key
+	answer   proto.Message // of a command; with a stored answer it is filled in
+	trace    trace.SpanContext
+	span     trace.Span
+	hops     int64
+	replied  chan error // capacity 1; nil for events
+
+	err   error // of the last run
+	retry bool  // the event is to be delivered again
+}
+
+// eventID gives the inbox key of an event, or "" if it has none.
+func (it *item) eventID() string {
+	if it.message == nil {
+		return ""
+	}
+	return it.message.ID
+}
+
+// from gives the id of the event that led to the item, or "".
+func (it *item) from() string {
+	if it.call != nil {
+		return it.call.Cause
+	}
+	return it.eventID()
+}
+
+// run does items in one transaction. Its error means that nothing of them was
+// stored; else each item has its own outcome in err and retry.
+func (r *Reactor) run(ctx context.Context, items []*item) error {
+	now := r.cfg.Now().UTC().Truncate(time.Microsecond)
+	tx, err := r.cfg.DB.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if !committed {
+			tx.Rollback()
+		}
+	}()
+
+	set := workingSet{}
+	f := r.fetch(items, set, now)
+	if err := load(ctx, tx, f, set, now); err != nil {
+		return err
+	}
+	for {
+		refs := r.missing(items, set, now)
+		if len(refs) == 0 {
+			break
+		}
+		if err := load(ctx, tx, &fetch{refs: refs}, set, now); err != nil {
+			return err
+		}
+	}
+	w := r.steps(items, f, set, now)
+	if err := save(ctx, tx, w, set, now); err != nil {
+		return err
+	}
+	committed = true
+
+	r.relay.Offer(w.events)
+	r.effects.Offer(w.calls)
+	for _, fn := range w.after {
+		fn()
+	}
+	return nil
+}
+
+func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
+	f := &fetch{}
+	for _, it := range items {
+		it.err, it.retry = nil, false
+		if id := it.eventID(); id != "" {
+			f.events = append(f.events, id)
+		}
+		if it.call != nil {
+			f.calls = append(f.calls, it.call.ID)
+		}
+		if it.key != nil {
+			f.answers = append(f.answers, it.key.ID())
+		}
+	}
+	f.refs = r.missing(items, set, now)
+	return f
+}
+
+// missing asks all items what they need and gives what is not loaded yet.
+func (r *Reactor) missing(items []*item, set workingSet, now time.Time) []Ref {
+	var refs []Ref
+	asked := map[Ref]bool{}
+	for _, it := range items {
+		if it.bad != nil || it.needs == nil || it.err != nil {
+			continue
+		}
+		v := &View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID}
+		var need []Ref
+		it.err = safely(func() error { need = it.needs(v); return nil })
+		for _, ref := range need {
+			if set[ref] == nil && !asked[ref] {
+				asked[ref] = true
+				refs = append(refs, ref)
+			}
+		}
+	}
+	return refs
+}
+
+func (r *Reactor) steps(items []*item, f *fetch, set workingSet, now time.Time) *writes {
+	w := &writes{}
+	given := map[string]answer{} // by keyed commands of this very batch
+	for _, it := range items {
+		if id := it.eventID(); id != "" {
+			if !f.freshEvents[id] {
+				r.metrics.duplicate(it)
+				continue
+			}
+			delete(f.freshEvents, id) // the same event twice in one batch
+		}
+		if it.call != nil {
+			if !f.freshCalls[it.call.ID] {
+				continue
+			}
+			delete(f.freshCalls, it.call.ID)
+		}
+		if it.bad != nil {
+			it.err = it.bad
+			w.dead = append(w.dead, deadLetter{r.cfg.NewID(), it.delivery, it.message, it.bad})
+			continue
+		}
+		if it.key != nil && r.known(it, f, given) {
+			continue
+		}
+		if it.err == nil {
+			r.step(it, set, now, w)
+		}
+		r.conclude(it, w, given)
+	}
+	return w
+}
+
+// known answers a keyed command that was done before.
+func (r *Reactor) known(it *item, f *fetch, given map[string]answer) bool {
+	a, ok := f.stored[it.key.ID()]
+	if !ok {
+		if a, ok = given[it.key.ID()]; !ok {
+			return false
+		}
+	}
+	if !bytes.Equal(a.fingerprint, it.key.Fingerprint) {
+		it.err = errs.E(errs.FailedPrecondition, "IDEMPOTENCY_KEY_REUSED",
+			"request_id %q was used for a different request; send the original request or a new request_id", it.key.Value)
+		return true
+	}
+	proto.Reset(it.answer)
+	it.err = proto.Unmarshal(a.data, it.answer)
+	return true
+}
+
+func (r *Reactor) step(it *item, set workingSet, now time.Time, w *writes) {
+	v := &View{set: set, now: now, cause: it.message, from: it.from(), trace: it.trace, hops: it.hops, newID: r.cfg.NewID}
+	it.err = safely(func() error { return it.step(v) })
+	if it.err == nil {
+		it.err = v.encode()
+	}
+	if it.err == nil {
+		v.keep(w)
+	}
+}
+
+// conclude decides what a step's outcome leaves in the database.
+func (r *Reactor) conclude(it *item, w *writes, given map[string]answer) {
+	switch {
+	case it.err == nil && it.key != nil:
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(it.answer)
+		if err != nil {
+			it.err = err
+			return
+		}
+		a := answer{it.key.ID(), it.key.Fingerprint, data}
+		given[a.id] = a
+		w.answers = append(w.answers, a)
+	case it.err == nil:
+	case it.delivery != nil && errs.Permanent(it.err):
+		w.dead = append(w.dead, deadLetter{r.cfg.NewID(), it.delivery, it.message, it.err})
+	case it.delivery != nil:
+		it.retry = true
+		w.forget = append(w.forget, it.message.ID)
+	case it.call != nil:
+		// Keep the call, so that it is made and folded again later.
+		c := *it.call
+		c.RunAt = c.RunAt.Add(time.Second)
+		w.calls = append(w.calls, &c)
+	}
+}
+
+// safely turns a panic of a step into an error: one broken step must not take
+// the others of its batch along.
+func safely(fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &stepPanic{value: p, stack: debug.Stack()}
+		}
+	}()
+	return fn()
+}
+
+type stepPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *stepPanic) Error() string { return fmt.Sprintf("step panicked: %v\n%s", p.value, p.stack) }
+
+// process does items, in one batch if possible and one by one if not, and tells
+// everyone concerned how it ended.
+func (r *Reactor) process(items []*item) {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	start := r.cfg.Now()
+	err := r.run(ctx, items)
+	r.metrics.batch(len(items), r.cfg.Now().Sub(start))
+	if err != nil && len(items) > 1 && !sqldb.Unavailable(err) {
+		r.cfg.Log.Debug("batch failed, doing its messages one by one", "service", r.machine.name, "messages", len(items), "error", err)
+		for _, it := range items {
+			r.process([]*item{it})
+		}
+		return
+	}
+	for try := 1; err != nil && len(items) == 1 && try < maxTries && lostRace(err); try++ {
+		err = r.run(ctx, items)
+	}
+	for _, it := range items {
+		if err != nil {
+			it.err, it.retry = outside(err), true
+		}
+		r.finish(it)
+	}
+}

@@ -1,0 +1,143 @@
+package react
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/waybill-dev/waybill/platform/effect"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/idempotency"
+	"github.com/waybill-dev/waybill/platform/inbox"
+	"github.com/waybill-dev/waybill/platform/outbox"
+)
+
+func keyFrom(ctx context.Context) *idempotency.Key {
+	if k, ok := idempotency.FromContext(ctx); ok {
+		return &k
+	}
+	return nil
+}
+
+// perform makes one recorded call.
+func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err error) {
+	p, ok := r.machine.effects[c.Kind]
+	if !ok {
+		return nil, errs.E(errs.Unimplemented, "UNKNOWN_EFFECT", "this build does not know effect %s", c.Kind)
+	}
+	sc := parseTrace(c.Traceparent)
+	ctx = trace.ContextWithRemoteSpanContext(ctx, sc)
+	if r.cfg.Tracer != nil && sc.IsSampled() {
+		var span trace.Span
+		ctx, span = r.cfg.Tracer.Start(ctx, "effect "+c.Kind, trace.WithSpanKind(trace.SpanKindClient))
+		defer span.End()
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("effect %s panicked: %v", c.Kind, p)
+		}
+	}()
+	return p.perform(ctx, c)
+}
+
+// fold gives a call's result to its step and waits until it is stored.
+func (r *Reactor) fold(ctx context.Context, c *effect.Call, result any) error {
+	p := r.machine.effects[c.Kind]
+	it := &item{call: c, trace: parseTrace(c.Traceparent), hops: c.Hops, replied: make(chan error, 1)}
+	it.needs = func(v *View) []Ref { return p.needs(v, c) }
+	it.step = func(v *View) error { return p.step(v, c, result) }
+	r.startSpan(it, "fold "+c.Kind, trace.SpanKindInternal)
+	// The queue outlives the runner, so that results in hand are still stored.
+	select {
+	case r.queue <- it:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-it.replied:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sweep runs the steps of one sweep for what is due.
+func (r *Reactor) sweep(ctx context.Context, s Sweep) {
+	tick := time.NewTicker(s.Every)
+	defer tick.Stop()
+	for {
+		r.sweepOnce(ctx, s)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Reactor) sweepOnce(ctx context.Context, s Sweep) {
+	for {
+		ids, err := s.Due(ctx, r.cfg.Now(), sweepPage)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.cfg.Log.Warn("sweep failed, will try again", "service", r.machine.name, "sweep", s.Name, "error", err)
+			}
+			return
+		}
+		waiting := make([]*item, 0, len(ids))
+		for _, id := range ids {
+			it := &item{replied: make(chan error, 1)}
+			it.needs = func(v *View) []Ref { return s.Needs(v, id) }
+			it.step = func(v *View) error { return s.Step(v, id) }
+			if r.enqueue(ctx, it) != nil {
+				return
+			}
+			waiting = append(waiting, it)
+		}
+		failed := false
+		for _, it := range waiting {
+			select {
+			case err := <-it.replied:
+				failed = failed || err != nil
+			case <-ctx.Done():
+				return
+			}
+		}
+		if len(ids) < sweepPage || failed {
+			return
+		}
+	}
+}
+
+const (
+	housekeepingEvery = 10 * time.Minute
+	answerRetention   = 48 * time.Hour
+)
+
+// housekeeping drops what is old enough never to be asked for again.
+func (r *Reactor) housekeeping(ctx context.Context) {
+	tick := time.NewTicker(housekeepingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := r.cfg.Now()
+		for _, old := range []struct {
+			sql    string
+			before time.Time
+		}{
+			{`DELETE FROM inbox WHERE processed_at < ?`, now.Add(-inbox.Retention)},
+			{`DELETE FROM idempotency WHERE created_at < ?`, now.Add(-answerRetention)},
+			{`DELETE FROM outbox WHERE created_at < ? AND published_at IS NOT NULL`, now.Add(-outbox.Retention)},
+		} {
+			if _, err := r.cfg.DB.Exec(ctx, old.sql, old.before); err != nil && ctx.Err() == nil {
+				r.cfg.Log.Warn("housekeeping failed, will try again", "service", r.machine.name, "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package react
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/outbox"
+)
+
+// MaxHops is how long a chain of causes may grow before it is taken for a loop.
+// The longest chain of a saga and its undoing has eleven links.
+const MaxHops = 16
+
+// A Message is a domain event as it reached this service.
+type Message struct {
+	ID          string // UUID of the event
+	Type        string // full protobuf name
+	AggregateID string // whom it is about, in the producer's terms
+	Version     int64  // gapless per aggregate and producer
+	Cause       string // id of the message that led to it, or ""
+	Hops        int64  // length of the chain of causes
+	Time        time.Time
+	Event       proto.Message
+	Trace       trace.SpanContext
+}
+
+// Producer gives the service that emitted the message.
+func (m *Message) Producer() string { return outbox.Producer(m.Type) }
+
+// decode reads a delivery. Its errors are Invalid: the same bytes will never
+// become a message.
+func decode(d *bus.Delivery) (*Message, error) {
+	h := d.Header
+	m := &Message{
+		ID:          h(outbox.HeaderID),
+		Type:        h(outbox.HeaderType),
+		AggregateID: h(outbox.HeaderSubject),
+		Cause:       h(outbox.HeaderCause),
+		Trace:       parseTrace(h(outbox.HeaderTrace)),
+	}
+	if m.ID == "" {
+		m.ID = d.ID
+	}
+	if m.ID == "" || m.Type == "" {
+		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "the message lacks %s or %s", outbox.HeaderID, outbox.HeaderType)
+	}
+	if want := outbox.Subject(m.Type, m.AggregateID); want != d.Subject {
+		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "a %s came on subject %s, want %s", m.Type, d.Subject, want)
+	}
+	if want := outbox.Stream(m.Producer()); want != d.Stream {
+		return m, errs.E(errs.Invalid, "FORGED_EVENT", "a %s came from stream %s, want %s", m.Type, d.Stream, want)
+	}
+	m.Version, _ = strconv.ParseInt(h(outbox.HeaderVersion), 10, 64)
+	m.Hops, _ = strconv.ParseInt(h(outbox.HeaderHops), 10, 64)
+	m.Time, _ = time.Parse(time.RFC3339Nano, h(outbox.HeaderTime))
+	if m.Hops > MaxHops {
+		return m, errs.E(errs.FailedPrecondition, "TOO_MANY_HOPS", "%d events led to this one, which looks like a loop", m.Hops)
+	}
+	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(m.Type))
+	if err != nil {
+		return m, errs.Wrap(err, errs.Invalid, "UNKNOWN_EVENT", "this build does not know %s", m.Type)
+	}
+	m.Event = typ.New().Interface()
+	if err := proto.Unmarshal(d.Data, m.Event); err != nil {
+		return m, errs.Wrap(err, errs.Invalid, "MALFORMED_EVENT", "the payload is no %s", m.Type)
+	}
+	return m, nil
+}
+
+var traceContext = propagation.TraceContext{}
+
+func parseTrace(traceparent string) trace.SpanContext {
+	if traceparent == "" {
+		return trace.SpanContext{}
+	}
+	ctx := traceContext.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent})
+	return trace.SpanContextFromContext(ctx)
+}
+
+func formatTrace(sc trace.SpanContext) string {
+	if !sc.IsValid() {
+		return ""
+	}
+	return fmt.Sprintf("00-%s-%s-%s", sc.TraceID(), sc.SpanID(), sc.TraceFlags())
+}

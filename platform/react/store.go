@@ -1,0 +1,220 @@
+package react
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/effect"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/inbox"
+	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+)
+
+// fetch is what a batch asks of the database in one round trip.
+type fetch struct {
+	events  []string // claim these in the inbox
+	calls   []string // fold these calls
+	answers []string // stored answers under these idempotency keys
+	refs    []Ref    // load and lock these aggregates
+
+	freshEvents map[string]bool
+	freshCalls  map[string]bool
+	stored      map[string]answer
+}
+
+// writes is what a batch leaves behind.
+type writes struct {
+	dirty   []Ref
+	events  []*outbox.Event
+	calls   []*effect.Call
+	rows    []appended
+	answers []answer
+	dead    []deadLetter
+	forget  []string
+	after   []func()
+}
+
+// answer is the stored outcome of a keyed command.
+type answer struct {
+	id          string
+	fingerprint []byte
+	data        []byte
+}
+
+var answers = &sqldb.Table{
+	Name: "idempotency",
+	Key:  []string{"id"},
+	Columns: []sqldb.Column{
+		{Name: "id", Type: sqldb.Text},
+		{Name: "fingerprint", Type: sqldb.Bytes},
+		{Name: "answer", Type: sqldb.Bytes},
+		{Name: "created_at", Type: sqldb.Time},
+	},
+}
+
+// deadLetter is a message that this service will never be able to handle as it is.
+type deadLetter struct {
+	id       string
+	delivery *bus.Delivery
+	message  *Message
+	err      error
+}
+
+var deadLetters = &sqldb.Table{
+	Name: "dead_letters",
+	Key:  []string{"dead_letter_id"},
+	Columns: []sqldb.Column{
+		{Name: "dead_letter_id", Type: sqldb.Text},
+		{Name: "event_id", Type: sqldb.Text},
+		{Name: "type", Type: sqldb.Text},
+		{Name: "aggregate_id", Type: sqldb.Text},
+		{Name: "stream", Type: sqldb.Text},
+		{Name: "stream_seq", Type: sqldb.Int},
+		{Name: "payload", Type: sqldb.Bytes},
+		{Name: "reason", Type: sqldb.Text},
+		{Name: "detail", Type: sqldb.Text},
+		{Name: "attempts", Type: sqldb.Int},
+		{Name: "cause", Type: sqldb.Text},
+		{Name: "traceparent", Type: sqldb.Text},
+		{Name: "created_at", Type: sqldb.Time},
+	},
+}
+
+// load sends f within tx and puts the aggregates into set.
+func load(ctx context.Context, tx *sqldb.Tx, f *fetch, set workingSet, now time.Time) error {
+	var b sqldb.Batch
+	f.freshEvents = make(map[string]bool, len(f.events))
+	f.freshCalls = make(map[string]bool, len(f.calls))
+	inbox.Claim(&b, f.events, now, func(id string) { f.freshEvents[id] = true })
+	effect.Fold(&b, f.calls, func(id string) { f.freshCalls[id] = true })
+	if len(f.answers) > 0 {
+		f.stored = make(map[string]answer)
+		b.Load(answers, f.answers, false, func(s sqldb.Scanner) error {
+			var a answer
+			var created time.Time
+			if err := s.Scan(&a.id, &a.fingerprint, &a.data, &created); err != nil {
+				return err
+			}
+			f.stored[a.id] = a
+			return nil
+		})
+	}
+	for k, ids := range byKind(f.refs) {
+		for _, id := range ids {
+			set[Ref{k, id}] = &entry{loaded: true}
+		}
+		b.Load(k.table, ids, true, func(s sqldb.Scanner) error {
+			id, e, err := k.scan(s)
+			if err != nil {
+				return err
+			}
+			e.exists = true
+			set[Ref{k, id}] = e
+			return nil
+		})
+	}
+	return tx.Send(ctx, &b)
+}
+
+// save sends w and commits.
+func save(ctx context.Context, tx *sqldb.Tx, w *writes, set workingSet, now time.Time) error {
+	var b sqldb.Batch
+	for k, ids := range byKind(w.dirty) {
+		var fresh, changed [][]any
+		for _, id := range ids {
+			e := set[Ref{k, id}]
+			row := append([]any{id, e.version, e.eventSeq}, k.row(e.state)...)
+			if e.stored {
+				changed = append(changed, row)
+			} else {
+				fresh = append(fresh, row)
+			}
+		}
+		// A row that was absent is inserted, never upserted: if another replica
+		// made it meanwhile, the batch fails and runs again on what is there.
+		if len(fresh) > 0 {
+			b.Insert(k.table, fresh)
+		}
+		if len(changed) > 0 {
+			b.Update(k.table, changed)
+		}
+	}
+	for t, rows := range byTable(w.rows) {
+		b.Insert(t, rows)
+	}
+	outbox.Append(&b, w.events)
+	effect.Record(&b, w.calls)
+	if len(w.answers) > 0 {
+		rows := make([][]any, len(w.answers))
+		for i, a := range w.answers {
+			rows[i] = []any{a.id, a.fingerprint, a.data, now}
+		}
+		b.Insert(answers, rows)
+	}
+	if len(w.dead) > 0 {
+		rows := make([][]any, len(w.dead))
+		for i, d := range w.dead {
+			rows[i] = d.row(now)
+		}
+		b.Insert(deadLetters, rows)
+	}
+	for _, id := range w.forget {
+		inbox.Forget(&b, id)
+	}
+	return tx.Commit(ctx, &b)
+}
+
+func (d *deadLetter) row(now time.Time) []any {
+	reason := errs.ReasonOf(d.err)
+	if reason == "" {
+		reason = strings.ToUpper(strings.ReplaceAll(errs.KindOf(d.err).String(), " ", "_"))
+	}
+	return []any{
+		d.id, d.message.ID, d.message.Type, d.message.AggregateID, d.delivery.Stream, int64(d.delivery.Seq), d.delivery.Data,
+		reason, d.err.Error(), int64(d.delivery.Deliveries), d.message.Cause, formatTrace(d.message.Trace), now,
+	}
+}
+
+// byKind groups refs by kind, in the order in which kinds first appear; ids are
+// sorted, so that all replicas lock rows in the same order.
+func byKind(refs []Ref) func(yield func(*kind, []string) bool) {
+	var kinds []*kind
+	ids := map[*kind][]string{}
+	for _, r := range refs {
+		if _, ok := ids[r.kind]; !ok {
+			kinds = append(kinds, r.kind)
+		}
+		ids[r.kind] = append(ids[r.kind], r.ID)
+	}
+	slices.SortFunc(kinds, func(a, b *kind) int { return strings.Compare(a.name, b.name) })
+	return func(yield func(*kind, []string) bool) {
+		for _, k := range kinds {
+			slices.Sort(ids[k])
+			if !yield(k, ids[k]) {
+				return
+			}
+		}
+	}
+}
+
+func byTable(rows []appended) func(yield func(*sqldb.Table, [][]any) bool) {
+	var tables []*sqldb.Table
+	grouped := map[*sqldb.Table][][]any{}
+	for _, r := range rows {
+		if _, ok := grouped[r.table]; !ok {
+			tables = append(tables, r.table)
+		}
+		grouped[r.table] = append(grouped[r.table], r.row)
+	}
+	return func(yield func(*sqldb.Table, [][]any) bool) {
+		for _, t := range tables {
+			if !yield(t, grouped[t]) {
+				return
+			}
+		}
+	}
+}
