@@ -607,8 +607,10 @@ type ImportProductsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many products were added.
 	ImportedCount int32 `protobuf:"varint,1,opt,name=imported_count,json=importedCount,proto3" json:"imported_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// How many were there already, the same in every field but their stock, and were left as they are.
+	UnchangedCount int32 `protobuf:"varint,2,opt,name=unchanged_count,json=unchangedCount,proto3" json:"unchanged_count,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ImportProductsResponse) Reset() {
@@ -644,6 +646,13 @@ func (*ImportProductsResponse) Descriptor() ([]byte, []int) {
 func (x *ImportProductsResponse) GetImportedCount() int32 {
 	if x != nil {
 		return x.ImportedCount
+	}
+	return 0
+}
+
+func (x *ImportProductsResponse) GetUnchangedCount() int32 {
+	if x != nil {
+		return x.UnchangedCount
 	}
 	return 0
 }
@@ -1275,9 +1284,10 @@ const file_waybill_inventory_v1_inventory_service_proto_rawDesc = "" +
 	"\x05price\x18\x06 \x01(\v2\x16.waybill.type.v1.MoneyBz\xbaHw\xba\x01q\n" +
 	"\vprice.range\x12&must be 0 to 1000000000000 minor units\x1a:this.minor_units >= 0 && this.minor_units <= 1000000000000\xc8\x01\x01R\x05price\x122\n" +
 	"\rinitial_stock\x18\a \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\finitialStock\"?\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00R\finitialStock\"h\n" +
 	"\x16ImportProductsResponse\x12%\n" +
-	"\x0eimported_count\x18\x01 \x01(\x05R\rimportedCount\"\xc0\x01\n" +
+	"\x0eimported_count\x18\x01 \x01(\x05R\rimportedCount\x12'\n" +
+	"\x0funchanged_count\x18\x02 \x01(\x05R\x0eunchangedCount\"\xc0\x01\n" +
 	"\x12AdjustStockRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf0\xf4\x18\x01R\trequestId\x12(\n" +

@@ -49,7 +49,8 @@ type InventoryServiceClient interface {
 	ArchiveProduct(ctx context.Context, in *ArchiveProductRequest, opts ...grpc.CallOption) (*Product, error)
 	// Adds many products with their first stock, one message each: all of them or, when one is wrong, none.
 	//
-	// The error names the line and the field that is wrong. At most 100000 products at a time.
+	// The error names the line and the field that is wrong. A SKU that exists already is an error too, unless the product is the same in every field but its stock; such
+	// a line changes nothing, so an import can be repeated when its answer was lost. At most 20000 products at a time.
 	ImportProducts(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportProductsRequest, ImportProductsResponse], error)
 	// Counts stock up or down, as after a delivery or a stock-taking. It cannot go below what is held for orders (FAILED_PRECONDITION).
 	AdjustStock(ctx context.Context, in *AdjustStockRequest, opts ...grpc.CallOption) (*Stock, error)
@@ -199,7 +200,8 @@ type InventoryServiceServer interface {
 	ArchiveProduct(context.Context, *ArchiveProductRequest) (*Product, error)
 	// Adds many products with their first stock, one message each: all of them or, when one is wrong, none.
 	//
-	// The error names the line and the field that is wrong. At most 100000 products at a time.
+	// The error names the line and the field that is wrong. A SKU that exists already is an error too, unless the product is the same in every field but its stock; such
+	// a line changes nothing, so an import can be repeated when its answer was lost. At most 20000 products at a time.
 	ImportProducts(grpc.ClientStreamingServer[ImportProductsRequest, ImportProductsResponse]) error
 	// Counts stock up or down, as after a delivery or a stock-taking. It cannot go below what is held for orders (FAILED_PRECONDITION).
 	AdjustStock(context.Context, *AdjustStockRequest) (*Stock, error)
