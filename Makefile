@@ -42,3 +42,13 @@ $(BIN)/.gen: tools/go.mod tools/go.sum proto/go.mod $(wildcard tools/protodeps/*
 	@$(TOOL) ./protodeps ./openapi github.com/bufbuild/buf/cmd/buf google.golang.org/grpc/cmd/protoc-gen-go-grpc \
 		$(GATEWAY)/protoc-gen-grpc-gateway $(GATEWAY)/protoc-gen-openapiv3 $(GATEWAY)/openapiv3-merge
 	@touch $@
+
+# Other programs of this repository's work, built when a target asks for them.
+$(BIN)/govulncheck: tools/go.mod tools/go.sum
+	@$(TOOL) golang.org/x/vuln/cmd/govulncheck
+$(BIN)/grpcurl: tools/go.mod tools/go.sum
+	@$(TOOL) github.com/fullstorydev/grpcurl/cmd/grpcurl
+$(BIN)/benchstat: tools/go.mod tools/go.sum
+	@$(TOOL) golang.org/x/perf/cmd/benchstat
+$(BIN)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	@GOWORK=off go build -C tools/lint -o ../../$(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
