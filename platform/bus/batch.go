@@ -34,22 +34,33 @@ func (b *Bus) publishChunk(ctx context.Context, stream string, msgs []Msg, seqs 
 		return b.publishEach(ctx, stream, msgs, seqs)
 	}
 	last, err := b.pub.sendBatch(ctx, stream, msgs)
-	var api *jetstream.APIError
-	switch {
-	case err == nil:
-		for i := range seqs { // the batch lies in the stream without a gap
-			seqs[i] = last - uint64(len(msgs)-1-i)
-		}
-		return nil
-	case errors.As(err, &api):
-		switch api.ErrorCode {
-		case codeBatchDuplicate, codeBatchPartial, codeBatchDisabled, codeBatchTooLarge, codeBatchHeader:
+	if err != nil {
+		if singly(err) {
 			return b.publishEach(ctx, stream, msgs, seqs)
 		}
-	case Class(err) == TooLarge || Class(err) == Invalid:
-		return b.publishEach(ctx, stream, msgs, seqs)
+		return err
 	}
-	return err
+	for i := range seqs { // the batch lies in the stream without a gap
+		seqs[i] = last - uint64(len(msgs)-1-i)
+	}
+	return nil
+}
+
+// singly tells whether a batch was refused for something that concerns one of
+// its messages, or the batch itself, but not every message.
+func singly(err error) bool {
+	if c := Class(err); c == TooLarge || c == Invalid {
+		return true
+	}
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	case codeBatchDuplicate, codeBatchPartial, codeBatchDisabled, codeBatchTooLarge, codeBatchHeader:
+		return true
+	}
+	return false
 }
 
 // publishEach publishes msgs in order without waiting for one before sending

@@ -73,15 +73,11 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 		listeners: map[string]int{}, gaps: map[int]func(){},
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.pub = newPublisher(cfg.Window, cfg.AckTimeout)
 	b.keeper = newKeeper(b)
+	b.pub = newPublisher(cfg.Window, cfg.AckTimeout, b.keeper.lost)
 
-	opts, err := b.options()
-	if err != nil {
-		b.cancel()
-		return nil, err
-	}
-	url := ""
+	var err error
+	opts, url := b.options(), ""
 	if cfg.Embedded() {
 		if b.server, b.unlock, err = startServer(ctx, cfg, log); err != nil {
 			b.cancel()
@@ -128,6 +124,9 @@ func (b *Bus) Ready() error {
 			return errs.Wrap(last, errs.Unavailable, ReasonUnavailable, "event bus is %s: %v", lower(status), last)
 		}
 		return errs.E(errs.Unavailable, ReasonUnavailable, "event bus is %s", lower(status))
+	}
+	if b.Embedded() && !b.server.JetStreamEnabled() {
+		return errs.E(errs.Unavailable, ReasonUnavailable, "embedded event bus has switched its streams off; see its log for the disk error")
 	}
 	if err := b.keeper.problem(); err != nil {
 		return err

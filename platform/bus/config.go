@@ -133,7 +133,7 @@ func (c Config) servers() string {
 	var clean []string
 	for part := range strings.SplitSeq(c.URL, ",") {
 		u, err := url.Parse(strings.TrimSpace(part))
-		if err != nil {
+		if err != nil || u.Host == "" { // what is not understood may be a password
 			clean = append(clean, "(unreadable)")
 			continue
 		}
@@ -146,7 +146,7 @@ func (c Config) servers() string {
 // options are the connection's settings: it never gives up, notices a dead
 // broker within half a minute, and buffers nothing while it is away, so that a
 // publish fails at once instead of going out when nobody counts on it any more.
-func (b *Bus) options() ([]nats.Option, error) {
+func (b *Bus) options() []nats.Option {
 	c := b.cfg
 	opts := []nats.Option{
 		nats.Name(c.Name),
@@ -163,7 +163,7 @@ func (b *Bus) options() ([]nats.Option, error) {
 		nats.ConnectHandler(func(*nats.Conn) { b.connected(false) }),
 		nats.ReconnectHandler(func(*nats.Conn) { b.connected(true) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { b.disconnected(err) }),
-		nats.ClosedHandler(func(*nats.Conn) { b.connClosed() }),
+		nats.ClosedHandler(func(c *nats.Conn) { b.connClosed(c.LastError()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { b.asyncError(sub, err) }),
 	}
 	switch {
@@ -180,5 +180,5 @@ func (b *Bus) options() ([]nats.Option, error) {
 	if c.CertFile != "" {
 		opts = append(opts, nats.ClientCert(c.CertFile, c.KeyFile))
 	}
-	return opts, nil
+	return opts
 }

@@ -30,9 +30,9 @@ func (b *Bus) disconnected(err error) {
 	b.log.Warn("event bus connection lost", "error", err)
 }
 
-func (b *Bus) connClosed() {
+func (b *Bus) connClosed(last error) {
 	if !b.closing.Load() {
-		b.log.Error("event bus connection closed for good", "error", b.conn.LastError())
+		b.log.Error("event bus connection closed for good", "error", last)
 	}
 	b.pub.failAll(errClosed)
 	close(b.closed)

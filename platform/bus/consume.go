@@ -180,6 +180,10 @@ func (b *Bus) forget(s *Subscription) {
 }
 
 func (s *Subscription) drain(running jetstream.ConsumeContext) {
+	if !s.b.conn.IsConnected() { // nothing that is handled now could be acknowledged
+		running.Stop()
+		return
+	}
 	running.Drain()
 	select {
 	case <-running.Closed():
@@ -200,6 +204,9 @@ func (s *Subscription) attach(ctx context.Context) jetstream.ConsumeContext {
 			jetstream.PullExpiry(max(10*time.Second, 3*s.cfg.Heartbeat)),
 			jetstream.PullHeartbeat(s.cfg.Heartbeat),
 			jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { s.trouble(err) }))
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s.b.keeper.lost(s.cfg.Stream) // if it is one of ours, somebody deleted it
 	}
 	switch {
 	case err == nil:

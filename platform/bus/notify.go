@@ -32,6 +32,11 @@ func (b *Bus) Listen(topic string, fn func(data []byte)) (stop func(), err error
 	if err != nil {
 		return nil, classified(err)
 	}
+	if b.conn.IsConnected() {
+		// The broker knows of us when it has answered; if it does not, it hears of
+		// us when we connect again.
+		_ = b.conn.FlushTimeout(apiTimeout)
+	}
 	b.listen(topic, 1)
 	return sync.OnceFunc(func() {
 		b.listen(topic, -1)

@@ -75,6 +75,7 @@ func (b *Bus) PublishAsync(stream string, m Msg, done func(seq uint64, err error
 // goes away, and needs no timer per message.
 type publisher struct {
 	timeout time.Duration
+	lost    func(stream string) // told when a stream seems to be gone; must not block
 	conn    *nats.Conn
 	sub     *nats.Subscription
 	prefix  string   // of the reply subjects
@@ -98,8 +99,8 @@ type slot struct {
 	done     func(seq uint64, err error)
 }
 
-func newPublisher(window int, timeout time.Duration) *publisher {
-	p := &publisher{timeout: timeout, free: make(chan int, window), slots: make([]slot, window), stopped: make(chan struct{})}
+func newPublisher(window int, timeout time.Duration, lost func(string)) *publisher {
+	p := &publisher{timeout: timeout, lost: lost, free: make(chan int, window), slots: make([]slot, window), stopped: make(chan struct{})}
 	for i := range window {
 		p.free <- i
 	}
@@ -241,6 +242,9 @@ func (p *publisher) answer(m *nats.Msg) {
 	i, turn := int(token%uint64(len(p.slots))), token/uint64(len(p.slots))
 	if s, ok := p.take(i, turn); ok {
 		seq, err := verdict(m, s.stream)
+		if errors.Is(err, nats.ErrNoResponders) {
+			p.lost(s.stream)
+		}
 		p.finish(i, s, seq, err)
 	}
 }

@@ -75,6 +75,33 @@ func (b *Bus) StreamInfo(ctx context.Context, stream string) (StreamInfo, error)
 	}, nil
 }
 
+// ConsumerInfo is what the broker says about a consumer.
+type ConsumerInfo struct {
+	Created     time.Time
+	Config      string // tells whether two consumers were made from the same settings
+	AckPending  int    // delivered, but neither acknowledged nor given up
+	Pending     uint64 // not delivered yet
+	Redelivered int    // of AckPending, delivered more than once
+	AckedSeq    uint64 // everything up to here is done
+}
+
+// ConsumerInfo asks the broker about a consumer. Errors are NotFound if there
+// is no such consumer and Unavailable if the broker does not answer.
+func (b *Bus) ConsumerInfo(ctx context.Context, stream, durable string) (ConsumerInfo, error) {
+	c, err := b.js.Consumer(ctx, stream, durable)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return ConsumerInfo{}, errs.Wrap(err, errs.NotFound, ReasonUnavailable, "stream %s has no consumer %s", stream, durable)
+	}
+	if err != nil {
+		return ConsumerInfo{}, classified(err)
+	}
+	i := c.CachedInfo()
+	return ConsumerInfo{
+		Created: i.Created, Config: i.Config.Metadata[fingerprintKey], AckPending: i.NumAckPending,
+		Pending: i.NumPending, Redelivered: i.NumRedelivered, AckedSeq: i.AckFloor.Stream,
+	}, nil
+}
+
 // MsgID gives the ID of the message at seq, "" if it had none. The error is
 // NotFound if the stream has no message there.
 func (b *Bus) MsgID(ctx context.Context, stream string, seq uint64) (string, error) {
@@ -224,6 +251,20 @@ func (k *keeper) recheck() {
 	k.poke()
 }
 
+// lost makes the keeper look at one stream again.
+func (k *keeper) lost(name string) {
+	k.mu.Lock()
+	w := k.want[name]
+	news := w != nil && w.err == nil
+	if news {
+		w.err = errUnknown
+	}
+	k.mu.Unlock()
+	if news {
+		k.poke()
+	}
+}
+
 func (k *keeper) poke() {
 	select {
 	case k.wake <- struct{}{}:
@@ -310,7 +351,7 @@ func (b *Bus) putStream(ctx context.Context, cfg jetstream.StreamConfig) error {
 func passing(err error) bool {
 	var api *jetstream.APIError
 	if !errors.As(err, &api) {
-		return true
+		return !errors.Is(err, jetstream.ErrNotPullConsumer)
 	}
 	switch api.ErrorCode {
 	case codeUnavailable, codeInsufficient, jetstream.JSErrCodeStreamNotFound:

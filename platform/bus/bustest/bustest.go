@@ -1,0 +1,93 @@
+package bustest
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+)
+
+// A Broker is what a test runs on.
+type Broker struct {
+	// Server is the broker's process; nil if it is embedded.
+	Server *Server
+
+	tb   testing.TB
+	dir  string
+	only *bus.Bus // the embedded broker has one Bus
+}
+
+// Each runs body once on an embedded broker and once on one in a process of its
+// own. open gives a Bus that is closed at the end of the test; on the embedded
+// broker every call gives the same one.
+func Each(t *testing.T, body func(t *testing.T, open func() *bus.Bus)) {
+	t.Helper()
+	EachBroker(t, func(t *testing.T, k *Broker) { body(t, func() *bus.Bus { return k.Open() }) })
+}
+
+// EachBroker is Each for tests that do more with the broker than connect to it.
+func EachBroker(t *testing.T, body func(t *testing.T, k *Broker)) {
+	t.Helper()
+	t.Run("embedded", func(t *testing.T) { body(t, Embedded(t)) })
+	t.Run("external", func(t *testing.T) { body(t, External(t)) })
+}
+
+// Embedded gives a broker in this process, with an empty directory.
+func Embedded(tb testing.TB) *Broker { return &Broker{tb: tb, dir: tb.TempDir()} }
+
+// External gives a broker in a process of its own, with an empty directory.
+func External(tb testing.TB) *Broker {
+	tb.Helper()
+	return &Broker{tb: tb, Server: StartServer(tb)}
+}
+
+// Open gives a Bus on the broker that is closed at the end of the test. On the
+// embedded broker that is the same one until it is closed by Restart.
+func (k *Broker) Open(change ...func(*bus.Config)) *bus.Bus {
+	k.tb.Helper()
+	if k.only != nil {
+		return k.only
+	}
+	cfg := bus.Config{Dir: k.dir, Name: k.tb.Name(), ReconnectWait: 10 * time.Millisecond}
+	if k.Server != nil {
+		cfg.URL = k.Server.URL()
+	}
+	for _, fn := range change {
+		fn(&cfg)
+	}
+	b, err := bus.Open(k.tb.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		k.tb.Fatalf("open the bus: %v", err)
+	}
+	if k.Server == nil {
+		k.only = b
+	}
+	k.tb.Cleanup(func() { k.close(b) })
+	return b
+}
+
+// Restart stops the broker and starts it again with what it had stored, and
+// gives a Bus on it. An external broker is killed, and b lives on; the embedded
+// one is closed together with its Bus.
+func (k *Broker) Restart(b *bus.Bus) *bus.Bus {
+	k.tb.Helper()
+	if k.Server != nil {
+		k.Server.Kill()
+		k.Server.Start()
+		return b
+	}
+	k.close(b)
+	k.only = nil
+	return k.Open()
+}
+
+func (k *Broker) close(b *bus.Bus) {
+	// The test's own context has ended when cleanups run.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := b.Close(ctx); err != nil {
+		k.tb.Errorf("close the bus: %v", err)
+	}
+}
