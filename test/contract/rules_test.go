@@ -76,7 +76,7 @@ func TestRequestsAreHeldToTheRules(t *testing.T) {
 		field   string // the field at fault; empty when the request is a good one
 		problem string
 	}{
-		{"an order", createOrder(func(r *orderv1.CreateOrderRequest) {}), "", ""},
+		{"an order", createOrder(func(*orderv1.CreateOrderRequest) {}), "", ""},
 		{"an order with the total expected", createOrder(func(r *orderv1.CreateOrderRequest) { r.ExpectedTotal = eur(1250) }), "", ""},
 		{"an order with the most lines", createOrder(func(r *orderv1.CreateOrderRequest) { r.Lines = lines(100) }), "", ""},
 		{"no key", createOrder(func(r *orderv1.CreateOrderRequest) { r.RequestId = "" }), "request_id", "must be 1 to 255 printable ASCII characters"},
@@ -115,7 +115,7 @@ func TestRequestsAreHeldToTheRules(t *testing.T) {
 		{"a negative page", &orderv1.ListOrdersRequest{PageSize: -1}, "page_size", "greater than or equal to 0"},
 		{"a filter too long", &orderv1.ListOrdersRequest{Filter: strings.Repeat("a", 1025)}, "filter", "at most 1024"},
 
-		{"a product", createProduct(func(r *inventoryv1.CreateProductRequest) {}), "", ""},
+		{"a product", createProduct(func(*inventoryv1.CreateProductRequest) {}), "", ""},
 		{"a product that costs nothing", createProduct(func(r *inventoryv1.CreateProductRequest) { r.Price = eur(0) }), "", ""},
 		{"no price", createProduct(func(r *inventoryv1.CreateProductRequest) { r.Price = nil }), "price", "required"},
 		{"a negative price", createProduct(func(r *inventoryv1.CreateProductRequest) { r.Price = eur(-1) }), "price", "must be 0 to 1000000000000"},
@@ -127,7 +127,7 @@ func TestRequestsAreHeldToTheRules(t *testing.T) {
 		{"stock changed by nothing", &inventoryv1.AdjustStockRequest{RequestId: "1", ProductId: id, Reason: "counted"}, "delta", "must not be in list"},
 		{"stock changed without reason", &inventoryv1.AdjustStockRequest{RequestId: "1", ProductId: id, Delta: -1}, "reason", "at least 1 character"},
 
-		{"a change of a profile", updateUser(func(r *userv1.UpdateUserRequest) {}), "", ""},
+		{"a change of a profile", updateUser(func(*userv1.UpdateUserRequest) {}), "", ""},
 		{"a change of the address book", updateUser(func(r *userv1.UpdateUserRequest) {
 			r.User, r.UpdateMask = &userv1.UserPatch{Addresses: []*typev1.Address{address()}}, nil
 		}), "", ""},
@@ -135,7 +135,7 @@ func TestRequestsAreHeldToTheRules(t *testing.T) {
 		{"a change of everything", updateUser(func(r *userv1.UpdateUserRequest) { r.UpdateMask.Paths = []string{"*"} }), "update_mask", "display_name"},
 		{"a change of nothing", updateUser(func(r *userv1.UpdateUserRequest) { r.User = nil }), "user", "required"},
 
-		{"an account", signUp(func(r *authv1.SignUpRequest) {}), "", ""},
+		{"an account", signUp(func(*authv1.SignUpRequest) {}), "", ""},
 		{"a password with letters of every kind", signUp(func(r *authv1.SignUpRequest) { r.Password = "pässwörter📦" }), "", ""},
 		{"a password too short", signUp(func(r *authv1.SignUpRequest) { r.Password = "123456789" }), "password", "at least 10 characters"},
 		{"a password too long", signUp(func(r *authv1.SignUpRequest) { r.Password = strings.Repeat("p", 129) }), "password", "at most 128 characters"},
