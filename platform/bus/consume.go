@@ -151,25 +151,26 @@ func (s *Subscription) run(running jetstream.ConsumeContext) {
 	}()
 	pause := newBackoff(50*time.Millisecond, 3*time.Second)
 	for {
-		if running == nil {
-			if running = s.attach(ctx); running == nil {
-				if !pause.wait(ctx, nil) {
-					return
-				}
-				continue
+		if running != nil {
+			s.attached.Store(true)
+			before := s.delivered.Load()
+			again := s.watch(ctx, running)
+			s.attached.Store(false)
+			if !again {
+				s.drain(running)
+				return
+			}
+			running.Stop()
+			s.restarts.Add(1)
+			if s.delivered.Load() != before {
+				pause.reset()
 			}
 		}
-		pause.reset()
-		s.attached.Store(true)
-		again := s.watch(ctx, running)
-		s.attached.Store(false)
-		if !again {
-			s.drain(running)
+		// Also after a deletion: a broker that has announced one may still be at it.
+		if !pause.wait(ctx, nil) {
 			return
 		}
-		running.Stop()
-		running = nil
-		s.restarts.Add(1)
+		running = s.attach(ctx)
 	}
 }
 

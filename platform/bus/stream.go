@@ -208,9 +208,6 @@ func (k *keeper) start() {
 }
 
 func (k *keeper) ensure(ctx context.Context, cfg jetstream.StreamConfig) error {
-	k.mu.Lock()
-	k.want[cfg.Name] = &wanted{cfg: cfg, err: errUnknown}
-	k.mu.Unlock()
 	var err error = unavailable(errors.New("not connected"))
 	if k.b.conn.IsConnected() {
 		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
@@ -218,12 +215,11 @@ func (k *keeper) ensure(ctx context.Context, cfg jetstream.StreamConfig) error {
 		err = k.b.putStream(ctx, cfg)
 	}
 	if err != nil && !passing(err) {
-		k.mu.Lock()
-		delete(k.want, cfg.Name)
-		k.mu.Unlock()
 		return errs.Wrap(err, errs.FailedPrecondition, ReasonConfig, "stream %s: %v", cfg.Name, err)
 	}
-	k.set(cfg.Name, err)
+	k.mu.Lock()
+	k.want[cfg.Name] = &wanted{cfg: cfg, err: err}
+	k.mu.Unlock()
 	if err != nil {
 		k.b.log.Warn("stream cannot be created yet", "stream", cfg.Name, "error", err)
 		k.poke()

@@ -2,7 +2,9 @@ package bustest
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,7 +59,7 @@ func (k *Broker) Open(change ...func(*bus.Config)) *bus.Bus {
 	for _, fn := range change {
 		fn(&cfg)
 	}
-	b, err := bus.Open(k.tb.Context(), cfg, slog.New(slog.DiscardHandler))
+	b, err := bus.Open(k.tb.Context(), cfg, testLog(k.tb))
 	if err != nil {
 		k.tb.Fatalf("open the bus: %v", err)
 	}
@@ -90,4 +92,32 @@ func (k *Broker) close(b *bus.Bus) {
 	if err := b.Close(ctx); err != nil {
 		k.tb.Errorf("close the bus: %v", err)
 	}
+}
+
+// testLog writes to the test's output, where it shows if the test fails.
+func testLog(tb testing.TB) *slog.Logger {
+	w := &testWriter{out: tb.Output()}
+	tb.Cleanup(w.stop)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// testWriter drops what comes after the end of the test, which must not write any more.
+type testWriter struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.out == nil {
+		return len(p), nil
+	}
+	return w.out.Write(p)
+}
+
+func (w *testWriter) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = nil
 }
