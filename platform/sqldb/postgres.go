@@ -140,10 +140,13 @@ func (p *postgres) close() error {
 
 func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := p.pool.Acquire(ctx)
-	if err != nil {
-		return nil, classifyPostgres(err)
+	if err == nil {
+		return conn, nil
 	}
-	return conn, nil
+	if err = classifyPostgres(err); errs.KindOf(err) == errs.Internal {
+		err = unavailable(err) // the pool is closed
+	}
+	return nil, err
 }
 
 func (p *postgres) session() session { return &pgSession{p: p} }

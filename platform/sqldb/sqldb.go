@@ -140,8 +140,9 @@ const (
 // error names the password of the URL.
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	cfg = cfg.withDefaults()
-	switch scheme, _, _ := strings.Cut(cfg.URL, "://"); scheme {
-	case "postgres", "postgresql":
+	scheme, _, ok := strings.Cut(cfg.URL, "://")
+	switch {
+	case ok && (scheme == "postgres" || scheme == "postgresql"):
 		b, err := openPostgres(ctx, cfg)
 		if err != nil {
 			return nil, err
@@ -149,7 +150,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		db := &DB{dialect: Postgres, b: b}
 		b.db = db
 		return db, nil
-	case "sqlite":
+	case ok && scheme == "sqlite":
 		b, err := openSQLite(ctx, cfg)
 		if err != nil {
 			return nil, err

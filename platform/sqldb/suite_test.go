@@ -1,0 +1,741 @@
+package sqldb_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+)
+
+// The suite: one behaviour on both databases.
+
+var things = &sqldb.Table{Name: "thing", Key: []string{"id"}, Columns: []sqldb.Column{
+	{Name: "id", Type: sqldb.Text}, {Name: "n", Type: sqldb.Int}, {Name: "data", Type: sqldb.Bytes, Nullable: true},
+	{Name: "at", Type: sqldb.Time, Nullable: true}, {Name: "ok", Type: sqldb.Bool}, {Name: "doc", Type: sqldb.JSON, Nullable: true},
+	{Name: "Odd \"name", Type: sqldb.Text, Nullable: true},
+}}
+
+var entries = &sqldb.Table{Name: "entry", Columns: []sqldb.Column{{Name: "name", Type: sqldb.Text}}}
+
+var pairs = &sqldb.Table{Name: "pair", Key: []string{"a", "b"}, Columns: []sqldb.Column{
+	{Name: "b", Type: sqldb.Int}, {Name: "v", Type: sqldb.Text}, {Name: "a", Type: sqldb.Text},
+}}
+
+func migration(up ...string) sqldbtest.Migration {
+	out := fstest.MapFS{}
+	for i, sql := range up {
+		lite := strings.NewReplacer("bytea", "BLOB", "timestamptz", "INTEGER", "boolean", "INTEGER", "jsonb", "TEXT",
+			"bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT").Replace(sql)
+		name := fmt.Sprintf("%05d_step.sql", i+1)
+		out["postgres/"+name] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + sql)}
+		out["sqlite/"+name] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + lite)}
+	}
+	return sqldbtest.Migration{Name: "toys", FS: out}
+}
+
+func toys() sqldbtest.Migration {
+	return migration(`
+CREATE TABLE thing (id text PRIMARY KEY, n bigint NOT NULL, data bytea, at timestamptz, ok boolean NOT NULL, doc jsonb, "Odd ""name" text);
+CREATE TABLE entry (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE pair (a text NOT NULL, b bigint NOT NULL, v text NOT NULL, PRIMARY KEY (a, b));`)
+}
+
+func each(t *testing.T, body func(t *testing.T, db *sqldb.DB)) {
+	t.Helper()
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) { body(t, open("toys", toys())) })
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// thing is a row with little in it.
+func thing(id string, n int) []any { return []any{id, n, nil, nil, true, nil, nil} }
+
+func thingsNamed(from, to int) (rows [][]any, ids []string) {
+	for i := from; i < to; i++ {
+		ids = append(ids, fmt.Sprintf("id-%04d", i))
+		rows = append(rows, thing(ids[len(ids)-1], i))
+	}
+	return rows, ids
+}
+
+func commit(t *testing.T, db *sqldb.DB, fill func(b *sqldb.Batch)) {
+	t.Helper()
+	must(t, tryCommit(db, fill))
+}
+
+func tryCommit(db *sqldb.DB, fill func(b *sqldb.Batch)) error {
+	ctx := context.Background()
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var b sqldb.Batch
+	fill(&b)
+	return tx.Commit(ctx, &b)
+}
+
+func count(t *testing.T, db *sqldb.DB, sql string, args ...any) (n int) {
+	t.Helper()
+	must(t, db.QueryRow(t.Context(), sql, args...).Scan(&n))
+	return n
+}
+
+// full is every column of a thing.
+type full struct {
+	ID   string
+	N    int64
+	Data []byte
+	At   *time.Time
+	OK   bool
+	Doc  json.RawMessage
+	Odd  *string
+}
+
+func (f *full) scan(s sqldb.Scanner) error {
+	return s.Scan(&f.ID, &f.N, &f.Data, &f.At, &f.OK, &f.Doc, &f.Odd)
+}
+
+func (f *full) row() []any { return []any{f.ID, f.N, f.Data, f.At, f.OK, f.Doc, f.Odd} }
+
+func load(t *testing.T, db *sqldb.DB, ids ...string) (out []full) {
+	t.Helper()
+	commit(t, db, func(b *sqldb.Batch) {
+		b.Load(things, ids, true, func(s sqldb.Scanner) error {
+			var f full
+			defer func() { out = append(out, f) }()
+			return f.scan(s)
+		})
+	})
+	return out
+}
+
+func TestBulkRowsComeBackAsTheyWent(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		at := time.Date(2026, 2, 28, 23, 59, 59, 123456000, time.UTC)
+		old := time.Date(1812, 1, 1, 0, 0, 0, 1000, time.UTC)
+		odd := `O'Brien "ß" ?`
+		want := []full{
+			{ID: "a", N: -1 << 63, Data: []byte{0, 255}, At: &at, OK: true, Doc: json.RawMessage(`{"a": 1}`), Odd: &odd},
+			{ID: "b", N: 1<<63 - 1, Data: []byte{}, At: &old},
+			{ID: "c"},
+		}
+		rows := [][]any{want[0].row(), want[1].row(), want[2].row()}
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, rows) })
+		if diff := cmp.Diff(want, load(t, db, "c", "a", "b", "missing", "a")); diff != "" {
+			t.Error(diff)
+		}
+		for i := range want {
+			want[i].N = int64(i)
+			want[i].Data, want[i].At, want[i].Doc, want[i].Odd = want[2-i].Data, want[2-i].At, want[2-i].Doc, want[2-i].Odd
+		}
+		commit(t, db, func(b *sqldb.Batch) { b.Update(things, [][]any{want[2].row(), want[0].row(), want[1].row()}) })
+		if diff := cmp.Diff(want, load(t, db, "a", "b", "c")); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestArgumentsAndColumnsConvert(t *testing.T) {
+	type word string
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ctx := t.Context()
+		zone := time.FixedZone("", 5400)
+		at := time.Date(2026, 7, 1, 12, 0, 0, 999999999, zone)
+		text, number := "x", int64(7)
+		n, err := db.Exec(ctx, `INSERT INTO thing VALUES (?, ?, ?, ?, ?, ?, ?)`, word("k"), int32(5), []byte("raw"), at, false, json.RawMessage(`[1,2]`), &text)
+		if err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		_, err = db.Exec(ctx, `UPDATE thing SET n = n + ? WHERE id = ? AND at <= ? AND ok = ?`, &number, "k", &at, false)
+		must(t, err)
+		var got struct {
+			id     word
+			n      uint32
+			n64    *int64
+			data   []byte
+			at     time.Time
+			ok     bool
+			doc    []byte
+			odd    string
+			none   *string
+			nobody *time.Time
+		}
+		err = db.QueryRow(ctx, `SELECT id, n, n, data, at, ok, doc, "Odd ""name", NULL, NULL FROM thing -- why?`).
+			Scan(&got.id, &got.n, &got.n64, &got.data, &got.at, &got.ok, &got.doc, &got.odd, &got.none, &got.nobody)
+		must(t, err)
+		if got.id != "k" || got.n != 12 || *got.n64 != 12 || string(got.data) != "raw" || got.ok || got.odd != "x" || got.none != nil || got.nobody != nil {
+			t.Errorf("got %+v", got)
+		}
+		if !got.at.Equal(at.Truncate(time.Microsecond)) || got.at.Location() != time.UTC {
+			t.Errorf("time %v became %v", at, got.at)
+		}
+		var doc []int
+		if must(t, json.Unmarshal(got.doc, &doc)); !slices.Equal(doc, []int{1, 2}) {
+			t.Errorf("doc is %s", got.doc)
+		}
+		if sum := count(t, db, "SELECT sum(n) FROM thing"); sum != 12 {
+			t.Errorf("sum is %d", sum)
+		}
+		_, err = db.Exec(ctx, `UPDATE thing SET "Odd ""name" = ?, at = ?, data = ?`, (*string)(nil), nil, []byte(nil))
+		must(t, err)
+		if n := count(t, db, `SELECT count(*) FROM thing WHERE "Odd ""name" IS NULL AND at IS NULL AND data IS NULL`); n != 1 {
+			t.Error("nil did not become NULL")
+		}
+	})
+}
+
+func TestScanRefusesWhatDoesNotFit(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1000)}) })
+		var s string
+		var small int8
+		var when time.Time
+		for name, err := range map[string]error{
+			"NULL into a string": db.QueryRow(t.Context(), `SELECT doc FROM thing`).Scan(&s),
+			"text into a time":   db.QueryRow(t.Context(), `SELECT id FROM thing`).Scan(&when),
+			"1000 into an int8":  db.QueryRow(t.Context(), `SELECT n FROM thing`).Scan(&small),
+			"too few pointers":   db.QueryRow(t.Context(), `SELECT id, n FROM thing`).Scan(&s),
+		} {
+			if err == nil {
+				t.Errorf("%s was taken", name)
+			}
+		}
+		if err := db.QueryRow(t.Context(), `SELECT id FROM thing WHERE id = ?`, "none").Scan(&s); !errors.Is(err, sqldb.ErrNoRows) {
+			t.Errorf("no row gave %v", err)
+		}
+	})
+}
+
+func TestRowsOfTheWrongShapeAreRefused(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		for name, row := range map[string][]any{
+			"short": {"a", 1}, "NULL": {"a", nil, nil, nil, true, nil, nil}, "type": {"a", "one", nil, nil, true, nil, nil},
+			"unknown": {"a", struct{}{}, nil, nil, true, nil, nil},
+		} {
+			if err := tryCommit(db, func(b *sqldb.Batch) { b.Insert(things, [][]any{row}) }); err == nil {
+				t.Errorf("a row of the wrong %s was taken", name)
+			}
+		}
+		for name, fill := range map[string]func(b *sqldb.Batch){
+			"load without text key":  func(b *sqldb.Batch) { b.Load(pairs, []string{"a"}, false, nil) },
+			"update without key":     func(b *sqldb.Batch) { b.Update(entries, [][]any{{"a"}}) },
+			"insert new without key": func(b *sqldb.Batch) { b.InsertNew(entries, [][]any{{"a"}}, nil) },
+			"unknown key": func(b *sqldb.Batch) {
+				b.Insert(&sqldb.Table{Name: "t", Key: []string{"x"}, Columns: entries.Columns}, [][]any{{"a"}})
+			},
+			"arguments": func(b *sqldb.Batch) { b.Exec("DELETE FROM entry WHERE name = ?") },
+		} {
+			if err := tryCommit(db, fill); err == nil {
+				t.Errorf("%s was taken", name)
+			}
+		}
+		if n := count(t, db, "SELECT count(*) FROM thing"); n != 0 {
+			t.Errorf("%d rows were kept", n)
+		}
+	})
+}
+
+func TestInsertNewTellsOnlyTheNewKeys(t *testing.T) {
+	for _, size := range []int{1, 20, 300} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			each(t, func(t *testing.T, db *sqldb.DB) {
+				half, ids := thingsNamed(0, (size+1)/2)
+				all, _ := thingsNamed(0, size)
+				commit(t, db, func(b *sqldb.Batch) { b.InsertNew(things, half, nil) })
+				slices.Reverse(all)
+				all = append(all, all[0]) // twice in one batch
+				var got []string
+				commit(t, db, func(b *sqldb.Batch) {
+					b.InsertNew(things, all, func(s sqldb.Scanner) error {
+						got = append(got, "")
+						return s.Scan(&got[len(got)-1])
+					})
+				})
+				_, want := thingsNamed(len(ids), size)
+				slices.Sort(got)
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Error(diff)
+				}
+				if n := count(t, db, "SELECT count(*) FROM thing"); n != size {
+					t.Errorf("%d rows", n)
+				}
+			})
+		})
+	}
+}
+
+func TestInsertNewKnowsKeysOfSeveralColumns(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		insert := func(rows ...[]any) (got []string) {
+			commit(t, db, func(b *sqldb.Batch) {
+				b.InsertNew(pairs, rows, func(s sqldb.Scanner) error {
+					var a string
+					var n int
+					err := s.Scan(&a, &n)
+					got = append(got, fmt.Sprint(a, n))
+					return err
+				})
+			})
+			return got
+		}
+		insert([]any{1, "v", "a"})
+		if diff := cmp.Diff([]string{"a2", "b1"}, insert([]any{2, "v", "a"}, []any{1, "v", "a"}, []any{1, "v", "b"})); diff != "" {
+			t.Error(diff)
+		}
+		commit(t, db, func(b *sqldb.Batch) { b.Update(pairs, [][]any{{2, "w", "a"}}) })
+		if n := count(t, db, "SELECT count(*) FROM pair WHERE v = 'w' AND a = 'a' AND b = 2"); n != 1 {
+			t.Error("the update missed its row")
+		}
+	})
+}
+
+func TestInsertReturningKeepsTheOrderOfRows(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		var rows [][]any
+		for i := range 500 {
+			rows = append(rows, []any{fmt.Sprint((i * 7919) % 500)})
+		}
+		var ids []int64
+		commit(t, db, func(b *sqldb.Batch) {
+			i := 0
+			b.InsertReturning(entries, rows, []string{"seq", "name"}, func(s sqldb.Scanner) error {
+				var id int64
+				var name string
+				err := s.Scan(&id, &name)
+				if name != rows[i][0] {
+					t.Errorf("row %d is %s", i, name)
+				}
+				ids, i = append(ids, id), i+1
+				return err
+			})
+		})
+		if len(ids) != len(rows) || !slices.IsSorted(ids) {
+			t.Errorf("ids are %v", ids)
+		}
+	})
+}
+
+func TestADuplicateFailsTheWholeTransaction(t *testing.T) {
+	for _, size := range []int{1, 20, 200} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			each(t, func(t *testing.T, db *sqldb.DB) {
+				rows, _ := thingsNamed(0, size)
+				commit(t, db, func(b *sqldb.Batch) { b.Insert(things, rows[size-1:]) })
+				for _, fill := range []func(b *sqldb.Batch){
+					func(b *sqldb.Batch) { b.Insert(entries, [][]any{{"x"}}); b.Insert(things, rows) },
+					func(b *sqldb.Batch) {
+						b.Insert(entries, [][]any{{"x"}})
+						b.InsertReturning(things, rows, []string{"id"}, nil)
+					},
+					func(b *sqldb.Batch) { b.Insert(entries, [][]any{{"x"}, {"x"}}) },
+				} {
+					if err := tryCommit(db, fill); !errors.Is(err, sqldb.ErrDuplicate) || sqldb.Ambiguous(err) {
+						t.Errorf("a duplicate gave %v", err)
+					}
+				}
+				if n := count(t, db, "SELECT (SELECT count(*) FROM thing) + (SELECT count(*) FROM entry)"); n != 1 {
+					t.Errorf("%d rows were kept", n)
+				}
+			})
+		})
+	}
+}
+
+func TestUpdatingAMissingRowKeepsNothing(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1), thing("b", 1)}) })
+		for name, rows := range map[string][][]any{
+			"missing": {thing("a", 2), thing("none", 2)}, "twice": {thing("a", 2), thing("a", 3)},
+		} {
+			for _, early := range []bool{true, false} {
+				tx, err := db.Begin(t.Context())
+				must(t, err)
+				var b sqldb.Batch
+				if early {
+					must(t, tx.Send(t.Context(), fillBatch(func(b *sqldb.Batch) { b.Insert(entries, [][]any{{"x"}}) })))
+				}
+				b.Update(things, rows)
+				if err := tx.Commit(t.Context(), &b); !errors.Is(err, sqldb.ErrMissing) || sqldb.Ambiguous(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+				tx.Rollback()
+			}
+		}
+		if n := count(t, db, "SELECT count(*) FROM thing WHERE n <> 1") + count(t, db, "SELECT count(*) FROM entry"); n != 0 {
+			t.Errorf("%d changes were kept", n)
+		}
+	})
+}
+
+func fillBatch(fill func(b *sqldb.Batch)) *sqldb.Batch {
+	b := new(sqldb.Batch)
+	fill(b)
+	return b
+}
+
+func TestDeleteReturningTellsTheDeletedKeys(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1), thing("b", 1), thing("c", 1)}) })
+		var got []string
+		commit(t, db, func(b *sqldb.Batch) {
+			b.DeleteReturning(things, []string{"c", "none", "a", "c"}, func(s sqldb.Scanner) error {
+				got = append(got, "")
+				return s.Scan(&got[len(got)-1])
+			})
+			b.DeleteReturning(things, nil, nil)
+		})
+		slices.Sort(got)
+		if diff := cmp.Diff([]string{"a", "c"}, got); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"b"}, idsOf(load(t, db, "a", "b", "c"))); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func idsOf(fs []full) (out []string) {
+	for _, f := range fs {
+		out = append(out, f.ID)
+	}
+	return out
+}
+
+func TestLoadSortsByBytes(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ids := []string{"b", "A", "a", "ä", "B", "_", "10", "9", ""}
+		var rows [][]any
+		for _, id := range ids {
+			rows = append(rows, thing(id, 0))
+		}
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, rows) })
+		if diff := cmp.Diff(slices.Sorted(slices.Values(ids)), idsOf(load(t, db, ids...))); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestBatchesMixStatementsOfTheirOwn(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		var got []string
+		commit(t, db, func(b *sqldb.Batch) {
+			b.Insert(things, [][]any{thing("a", 1), thing("b", 2)})
+			b.Exec("UPDATE thing SET n = n * ? WHERE n >= ?", 10, 2)
+			b.Query("SELECT id, n FROM thing WHERE n > ? ORDER BY id", []any{0}, func(s sqldb.Scanner) error {
+				var id string
+				var n int
+				err := s.Scan(&id, &n)
+				got = append(got, fmt.Sprint(id, n))
+				return err
+			})
+			if b.Len() != 3 {
+				t.Errorf("%d statements", b.Len())
+			}
+		})
+		if diff := cmp.Diff([]string{"a1", "b20"}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestReadsSeeTheirOwnTransactionOnly(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ctx := t.Context()
+		tx, err := db.Begin(ctx)
+		must(t, err)
+		defer tx.Rollback()
+		n, err := tx.Exec(ctx, "INSERT INTO entry (name) VALUES (?), (?)", "a", "b")
+		if err != nil || n != 2 {
+			t.Fatal(n, err)
+		}
+		rows, err := tx.Query(ctx, "SELECT name FROM entry ORDER BY name")
+		must(t, err)
+		for rows.Next() { // other statements may follow meanwhile
+			var name string
+			must(t, rows.Scan(&name))
+			_, err := tx.Exec(ctx, "UPDATE entry SET name = ? WHERE name = ?", name+name, name)
+			must(t, err)
+		}
+		must(t, rows.Err())
+		if n := count(t, db, "SELECT count(*) FROM entry"); n != 0 {
+			t.Errorf("others see %d rows before the commit", n)
+		}
+		var names string
+		must(t, tx.QueryRow(ctx, "SELECT min(name) || max(name) FROM entry").Scan(&names))
+		if names != "aabb" {
+			t.Errorf("the transaction sees %s", names)
+		}
+		must(t, tx.Commit(ctx, nil))
+		if n := count(t, db, "SELECT count(*) FROM entry"); n != 2 {
+			t.Errorf("others see %d rows after the commit", n)
+		}
+		if err := tx.Send(ctx, nil); !errors.Is(err, sqldb.ErrTxDone) {
+			t.Errorf("Send after Commit gave %v", err)
+		}
+	})
+}
+
+func TestAFailedSendIsUndoneAndEndsTheTransaction(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ctx := t.Context()
+		for range 10 { // more often than there are connections
+			tx, err := db.Begin(ctx)
+			must(t, err)
+			must(t, tx.Send(ctx, fillBatch(func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1)}) })))
+			if err := tx.Send(ctx, fillBatch(func(b *sqldb.Batch) { b.Exec("UPDATE nothing SET n = 1") })); err == nil {
+				t.Fatal("an unknown table was updated")
+			}
+			for name, err := range map[string]error{"Send": tx.Send(ctx, nil), "Commit": tx.Commit(ctx, nil)} {
+				if !errors.Is(err, sqldb.ErrTxDone) {
+					t.Errorf("%s after an error gave %v", name, err)
+				}
+			}
+			if _, err := tx.Exec(ctx, "SELECT 1"); !errors.Is(err, sqldb.ErrTxDone) {
+				t.Errorf("Exec after an error gave %v", err)
+			}
+			if _, err := db.Exec(ctx, "UPDATE nothing SET n = 1"); err == nil {
+				t.Fatal("an unknown table was updated")
+			}
+			tx.Rollback()
+			tx.Rollback()
+		}
+		if n := count(t, db, "SELECT count(*) FROM thing"); n != 0 {
+			t.Errorf("%d rows were kept", n)
+		}
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1)}) })
+	})
+}
+
+func TestCallbackErrorsUndoASendButNotACommit(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ctx := t.Context()
+		mine := errors.New("mine")
+		rows, _ := thingsNamed(0, 40)
+		calls := 0
+		batch := fillBatch(func(b *sqldb.Batch) {
+			b.InsertNew(things, rows, func(sqldb.Scanner) error { calls++; return mine })
+			b.Exec("UPDATE thing SET n = -1 WHERE id = ?", "id-0000")
+		})
+		tx, err := db.Begin(ctx)
+		must(t, err)
+		if err := tx.Send(ctx, batch); !errors.Is(err, mine) || calls != 1 {
+			t.Errorf("Send gave %v after %d calls", err, calls)
+		}
+		if n := count(t, db, "SELECT count(*) FROM thing"); n != 0 {
+			t.Errorf("%d rows were kept", n)
+		}
+		for _, early := range []bool{false, true} {
+			tx, err = db.Begin(ctx)
+			must(t, err)
+			if early {
+				_, err = tx.Exec(ctx, "DELETE FROM thing")
+				must(t, err)
+			}
+			if err := tx.Commit(ctx, batch); !errors.Is(err, mine) || !errors.Is(err, sqldb.ErrCommitted) {
+				t.Errorf("Commit gave %v", err)
+			}
+			tx.Rollback()
+			if n := count(t, db, "SELECT count(*) FROM thing WHERE n >= 0"); n != 39 {
+				t.Errorf("%d rows were kept", n)
+			}
+		}
+	})
+}
+
+func TestAnEmptyTransactionCostsNothing(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		tx, err := db.Begin(t.Context())
+		must(t, err)
+		must(t, tx.Send(t.Context(), nil))
+		must(t, tx.Send(t.Context(), fillBatch(func(b *sqldb.Batch) { b.Insert(things, nil); b.Load(things, nil, true, nil) })))
+		must(t, tx.Commit(t.Context(), new(sqldb.Batch)))
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := db.Begin(canceled); errs.KindOf(err) != errs.Canceled {
+			t.Errorf("Begin after the end gave %v", err)
+		}
+	})
+}
+
+func TestTwoTransactionsOnOneKeyFollowEachOther(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 0), thing("b", 0)}) })
+		add := func(keys ...string) error {
+			return db.InTx(context.Background(), func(ctx context.Context, tx *sqldb.Tx) error {
+				var rows [][]any
+				var b sqldb.Batch
+				b.Load(things, keys, true, func(s sqldb.Scanner) error {
+					var f full
+					err := f.scan(s)
+					f.N++
+					rows = append(rows, f.row())
+					return err
+				})
+				if err := tx.Send(ctx, &b); err != nil {
+					return err
+				}
+				return tx.Send(ctx, fillBatch(func(b *sqldb.Batch) { slices.Reverse(rows); b.Update(things, rows) }))
+			})
+		}
+		const workers, times = 6, 15
+		var wg sync.WaitGroup
+		for i := range workers {
+			wg.Go(func() {
+				keys := []string{"a", "b"}
+				if i%2 == 0 {
+					slices.Reverse(keys)
+				}
+				for range times {
+					if err := add(keys...); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, f := range load(t, db, "a", "b") {
+			if f.N != workers*times {
+				t.Errorf("%s is %d", f.ID, f.N)
+			}
+		}
+	})
+}
+
+func TestInTxRepeatsLostRacesOnly(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ctx := t.Context()
+		runs := 0
+		attempt := func(fail func() error) error {
+			runs = 0
+			return db.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+				runs++
+				if _, err := tx.Exec(ctx, "INSERT INTO entry (name) VALUES (?)", "x"); err != nil {
+					return err
+				}
+				return fail()
+			})
+		}
+		race := fmt.Errorf("wrapped: %w", sqldb.ErrSerialization)
+		if err := attempt(func() error { return race }); !sqldb.Retryable(err) || runs != 5 {
+			t.Errorf("a race every time gave %v after %d runs", err, runs)
+		}
+		if err := attempt(func() error { return errors.New("other") }); err == nil || runs != 1 {
+			t.Errorf("another error gave %v after %d runs", err, runs)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_ = attempt(func() error { panic("out") })
+		}()
+		must(t, attempt(func() error {
+			if runs < 3 {
+				return race
+			}
+			return nil
+		}))
+		if n := count(t, db, "SELECT count(*) FROM entry"); n != 1 || runs != 3 {
+			t.Errorf("%d rows after %d runs", n, runs)
+		}
+	})
+}
+
+func TestDatabasesNewerThanTheProgramAreRefused(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+		one, two := "CREATE TABLE one (id text PRIMARY KEY);", "CREATE TABLE two (id text PRIMARY KEY);"
+		db := open("toys", migration(one, two), migration(one, two))
+		err := db.Migrate(t.Context(), "toys", migration(one).FS)
+		if errs.KindOf(err) != errs.FailedPrecondition || errs.ReasonOf(err) != "DATABASE_NEWER" || !strings.Contains(err.Error(), "version 2") {
+			t.Errorf("an older program got %v", err)
+		}
+		if _, err := db.Exec(t.Context(), "INSERT INTO two VALUES ('x')"); err != nil {
+			t.Error(err)
+		}
+		must(t, db.Migrate(t.Context(), "others", migration("CREATE TABLE three (id text PRIMARY KEY);").FS))
+	})
+}
+
+func TestAFailedMigrationLeavesNothing(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+		db := open("toys")
+		one, bad := "CREATE TABLE one (id text PRIMARY KEY);", "CREATE TABLE two (id text PRIMARY KEY); SELECT nonsense;"
+		if err := db.Migrate(t.Context(), "toys", migration(one, bad).FS); err == nil {
+			t.Fatal("nonsense was applied")
+		}
+		must(t, db.Migrate(t.Context(), "toys", migration(one, "CREATE TABLE two (id text PRIMARY KEY);").FS))
+		if err := db.Migrate(t.Context(), "toys", fs.FS(fstest.MapFS{})); err == nil {
+			t.Error("a folder without migrations was applied")
+		}
+	})
+}
+
+func TestAContextThatEndedStopsStatements(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		ctx, cancel := context.WithCancel(t.Context())
+		tx, err := db.Begin(ctx)
+		must(t, err)
+		_, err = tx.Exec(ctx, "INSERT INTO entry (name) VALUES ('x')")
+		must(t, err)
+		cancel()
+		if err := tx.Commit(ctx, fillBatch(func(b *sqldb.Batch) { b.Exec("DELETE FROM thing") })); errs.KindOf(err) != errs.Canceled || sqldb.Ambiguous(err) {
+			t.Errorf("Commit gave %v", err)
+		}
+		if _, err := db.Query(ctx, "SELECT 1"); errs.KindOf(err) != errs.Canceled {
+			t.Errorf("Query gave %v", err)
+		}
+		if n := count(t, db, "SELECT count(*) FROM entry"); n != 0 {
+			t.Errorf("%d rows were kept", n)
+		}
+	})
+}
+
+func TestAClosedDatabaseIsUnavailable(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+		db := open("toys", toys())
+		must(t, db.Ping(t.Context()))
+		must(t, db.Close())
+		for name, err := range map[string]error{
+			"Ping":   db.Ping(t.Context()),
+			"Query":  db.QueryRow(t.Context(), "SELECT 1").Scan(nil),
+			"Commit": tryCommit(db, func(b *sqldb.Batch) { b.Insert(entries, [][]any{{"x"}}) }),
+		} {
+			if !sqldb.Unavailable(err) || errs.KindOf(err) != errs.Unavailable || sqldb.Ambiguous(err) {
+				t.Errorf("%s gave %v", name, err)
+			}
+		}
+		again := open("toys", toys())
+		must(t, again.Ping(t.Context()))
+	})
+}
+
+func TestManyDifferentStatementsDoNotPileUp(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		tx, err := db.Begin(t.Context())
+		must(t, err)
+		defer tx.Rollback()
+		for i := range 1200 {
+			var n int
+			must(t, tx.QueryRow(t.Context(), fmt.Sprintf("SELECT %d + 0*length(?)", i), "x").Scan(&n))
+			if n != i {
+				t.Fatalf("statement %d gave %d", i, n)
+			}
+		}
+	})
+}
