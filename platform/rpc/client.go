@@ -1,0 +1,182 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	// Lets clients follow the health of servers and avoid those that are not ready.
+	_ "google.golang.org/grpc/health"
+
+	optionsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/options/v1"
+
+	"github.com/waybill-dev/waybill/platform/discovery"
+)
+
+// DialConfig is how a client calls; the zero value is good.
+type DialConfig struct {
+	TLS          *tls.Config          // nil: plain text
+	Timeout      time.Duration        // of unary calls that bring none: 10 s
+	ForwardToken bool                 // make calls in the name of the user whose call caused them
+	WaitForReady bool                 // calls that may be repeated wait for a server instead of failing when there is none
+	Tracer       trace.TracerProvider // nil: no traces
+	MaxMessage   int                  // bytes of one answer: 4 MiB
+	Options      []grpc.DialOption    // anything else
+}
+
+// Dial gives a client for a target of package discovery. It does not wait for a
+// connection. Calls are spread over all servers that are ready. Calls that the
+// contract allows to be repeated are repeated when a server is away: three
+// attempts at most, and hardly any while most of them fail.
+func Dial(target string, cfg DialConfig) (*grpc.ClientConn, error) {
+	target, err := discovery.Target(target)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.MaxMessage == 0 {
+		cfg.MaxMessage = 4 << 20
+	}
+	creds := insecure.NewCredentials()
+	if cfg.TLS != nil {
+		creds = credentials.NewTLS(cfg.TLS)
+	}
+	opts := append(discovery.DialOptions(),
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultServiceConfig(serviceConfig(cfg.WaitForReady)),
+		grpc.WithDisableServiceConfig(), // who controls the DNS does not control retries
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(cfg.MaxMessage)),
+		grpc.WithSharedWriteBuffer(true),
+		grpc.WithUnaryInterceptor(cfg.unary),
+		grpc.WithStreamInterceptor(cfg.stream),
+	)
+	if h := newSpans(cfg.Tracer, true); h != nil {
+		opts = append(opts, grpc.WithStatsHandler(h))
+	}
+	conn, err := grpc.NewClient(target, append(opts, cfg.Options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
+	return conn, nil
+}
+
+func (c DialConfig) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+	}
+	return invoke(c.forward(ctx), method, req, reply, cc, opts...)
+}
+
+func (c DialConfig) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return open(c.forward(ctx), desc, cc, method, opts...)
+}
+
+// forward hands on the token of the call that ctx belongs to, unless the caller
+// has put another one in.
+func (c DialConfig) forward(ctx context.Context) context.Context {
+	token := tokenFrom(ctx)
+	if !c.ForwardToken || token == "" {
+		return ctx
+	}
+	if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get(authorization)) > 0 {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, authorization, "Bearer "+token)
+}
+
+// The parts of a gRPC service config that are used here.
+type (
+	config struct {
+		Balancing  []map[string]struct{} `json:"loadBalancingConfig"`
+		Health     map[string]string     `json:"healthCheckConfig"`
+		Throttling throttling            `json:"retryThrottling"`
+		Methods    []methodConfig        `json:"methodConfig,omitempty"`
+	}
+	throttling struct {
+		MaxTokens  int     `json:"maxTokens"`
+		TokenRatio float64 `json:"tokenRatio"`
+	}
+	methodConfig struct {
+		Name         []methodName `json:"name"`
+		WaitForReady bool         `json:"waitForReady,omitempty"`
+		Retry        retryPolicy  `json:"retryPolicy"`
+	}
+	methodName struct {
+		Service string `json:"service"`
+		Method  string `json:"method"`
+	}
+	retryPolicy struct {
+		MaxAttempts    int      `json:"maxAttempts"`
+		InitialBackoff string   `json:"initialBackoff"`
+		MaxBackoff     string   `json:"maxBackoff"`
+		Multiplier     float64  `json:"backoffMultiplier"`
+		Codes          []string `json:"retryableStatusCodes"`
+	}
+)
+
+// serviceConfig tells clients how to call the services of the contract. Only
+// methods that may be repeated are retried, only when no server was there to
+// answer. A tenth of a token per success and one per failure keep retries below
+// a tenth of the calls once a server is really down.
+func serviceConfig(waitForReady bool) string {
+	var names []methodName
+	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			svc := f.Services().Get(i)
+			for j := range svc.Methods().Len() {
+				if md := svc.Methods().Get(j); repeatable(md) {
+					names = append(names, methodName{string(svc.FullName()), string(md.Name())})
+				}
+			}
+		}
+		return true
+	})
+	c := config{
+		Balancing:  []map[string]struct{}{{"round_robin": {}}},
+		Health:     map[string]string{"serviceName": ""},
+		Throttling: throttling{MaxTokens: 10, TokenRatio: 0.1},
+	}
+	if len(names) > 0 {
+		slices.SortFunc(names, func(a, b methodName) int { return strings.Compare(a.Service+"/"+a.Method, b.Service+"/"+b.Method) })
+		c.Methods = []methodConfig{{Name: names, WaitForReady: waitForReady, Retry: retryPolicy{
+			MaxAttempts: 3, InitialBackoff: "0.05s", MaxBackoff: "1s", Multiplier: 2, Codes: []string{"UNAVAILABLE"},
+		}}}
+	}
+	b, err := json.Marshal(c)
+	if err != nil { // plain structs of strings and numbers always encode
+		return "{}"
+	}
+	return string(b)
+}
+
+// repeatable reports whether the contract lets a client make a call again by
+// itself: reads, deeds that are the same twice, and those with a request_id.
+func repeatable(md protoreflect.MethodDescriptor) bool {
+	if !proto.HasExtension(md.Options(), optionsv1.E_Idempotency) || md.IsStreamingClient() {
+		return false
+	}
+	switch idempotency(md) {
+	case optionsv1.Idempotency_IDEMPOTENCY_READ, optionsv1.Idempotency_IDEMPOTENCY_IDEMPOTENT, optionsv1.Idempotency_IDEMPOTENCY_KEYED:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,77 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+)
+
+// watchReadiness keeps the health service true until ctx ends.
+func (s *Server) watchReadiness(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.ReadyInterval)
+	defer tick.Stop()
+	last := map[string]bool{}
+	for {
+		s.checkReadiness(ctx, last)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// checkReadiness asks every service once. The empty name, which stands for the
+// whole server, is SERVING when all are.
+func (s *Server) checkReadiness(ctx context.Context, last map[string]bool) {
+	s.mu.Lock()
+	services := s.services
+	s.mu.Unlock()
+	whole := true
+	for _, svc := range services {
+		var err error
+		if svc.ready != nil {
+			within, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+			err = svc.ready(within)
+			cancel()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		name, was := svc.desc.ServiceName, last[svc.desc.ServiceName]
+		if err != nil && was {
+			s.deps.Log.WarnContext(ctx, "service is no longer ready", slog.String("service", name), slog.Any("error", err))
+		}
+		if err == nil && !was {
+			s.deps.Log.InfoContext(ctx, "service is ready", slog.String("service", name))
+		}
+		last[name] = err == nil
+		whole = whole && err == nil
+		s.health.SetServingStatus(name, serving(err == nil))
+	}
+	s.health.SetServingStatus("", serving(whole))
+}
+
+func serving(ready bool) grpc_health_v1.HealthCheckResponse_ServingStatus {
+	if ready {
+		return grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	return grpc_health_v1.HealthCheckResponse_NOT_SERVING
+}
+
+// reflected hands the reflection services to register and tells them of the
+// services of info.
+type reflected struct {
+	reflection.ServiceInfoProvider
+	register func(*grpc.ServiceDesc, any)
+}
+
+func registrarFunc(register func(*grpc.ServiceDesc, any), info reflection.ServiceInfoProvider) reflection.GRPCServer {
+	return &reflected{info, register}
+}
+
+func (r *reflected) RegisterService(desc *grpc.ServiceDesc, impl any) { r.register(desc, impl) }

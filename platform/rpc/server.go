@@ -1,0 +1,260 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"github.com/fullstorydev/grpchan/inprocgrpc"
+	"go.opentelemetry.io/otel/metric"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/waybill-dev/waybill/platform/errs"
+)
+
+// A Server serves the contract over TCP and within the process.
+//
+// Register the services, then Build, then Serve; Conn and ConnAs may be taken
+// at any time and work from Build to Stop.
+type Server struct {
+	cfg  Config
+	deps Deps
+
+	gate           gate
+	leave          func()
+	perUser, perIP *limiter
+	perUserStreams *counter
+	duration       metric.Float64Histogram
+	health         *health.Server
+	rules          protovalidate.Validator
+
+	mu       sync.Mutex
+	services []service
+	failed   error // of registrations
+	built    atomic.Pointer[built]
+}
+
+// service is one registration.
+type service struct {
+	desc  *grpc.ServiceDesc
+	impl  any
+	ready func(context.Context) error
+}
+
+// built is what exists once all services are known.
+type built struct {
+	tcp   *grpc.Server
+	local *inprocgrpc.Channel
+}
+
+// NewServer makes a server without services. It fails if cfg cannot be meant or
+// a dependency is missing.
+func NewServer(cfg Config, deps Deps) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if deps.Log == nil || deps.Verifier == nil {
+		return nil, errors.New("rpc: a server needs a log and a verifier")
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	s := &Server{cfg: cfg, deps: deps, health: health.NewServer()}
+	s.leave = s.gate.leave
+	s.perUser, s.perIP = newLimiter(cfg.PerUser, deps.Now), newLimiter(cfg.PerIP, deps.Now)
+	s.perUserStreams = newCounter(cfg.StreamsPerUser)
+	if s.duration, err = newDuration(deps.Meter); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// RegisterService registers a service that is ready as soon as the server is.
+// What is wrong with it, Build tells.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) { s.register(desc, impl, nil) }
+
+// Registrar gives a registrar whose services are SERVING, in the eyes of health
+// checks, while ready returns nil. A nil ready always does.
+func (s *Server) Registrar(ready func(context.Context) error) grpc.ServiceRegistrar {
+	return &registrar{s, ready}
+}
+
+type registrar struct {
+	s     *Server
+	ready func(context.Context) error
+}
+
+func (r *registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	r.s.register(desc, impl, r.ready)
+}
+
+func (s *Server) register(desc *grpc.ServiceDesc, impl any, ready func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.built.Load() != nil {
+		s.failed = errors.Join(s.failed, fmt.Errorf("rpc: %s was registered after Build", desc.ServiceName))
+		return
+	}
+	s.services = append(s.services, service{desc, impl, ready})
+	s.health.SetServingStatus(desc.ServiceName, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+}
+
+// Build readies everything calls need, so that the first call is as fast as the
+// others. It fails if a service is not in the contract, if a method does not say
+// who may call it or what repeating it does, or if a field rule does not compile.
+func (s *Server) Build() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.built.Load() != nil || s.failed != nil {
+		return s.failed
+	}
+	b := &built{tcp: grpc.NewServer(s.options()...), local: new(inprocgrpc.Channel).WithCloner(cloner{})}
+	if h := newSpans(s.deps.Tracer, false); h != nil {
+		b.local.WithServerStatsHandler(h)
+	}
+	all := append(slices.Clone(s.services), service{desc: &grpc_health_v1.Health_ServiceDesc, impl: s.health})
+	if s.cfg.Reflection {
+		reflection.Register(registrarFunc(func(desc *grpc.ServiceDesc, impl any) {
+			all = append(all, service{desc: desc, impl: impl})
+		}, b.tcp))
+	}
+	inputs := map[protoreflect.FullName]protoreflect.MessageDescriptor{}
+	names := map[string]bool{}
+	for _, svc := range all {
+		ms, err := methods(svc.desc)
+		if names[svc.desc.ServiceName] {
+			err = errors.Join(err, fmt.Errorf("rpc: %s is registered twice", svc.desc.ServiceName))
+		}
+		names[svc.desc.ServiceName] = true
+		s.failed = errors.Join(s.failed, err)
+		if s.failed != nil {
+			continue
+		}
+		guarded := s.guard(svc.desc, ms, inputs)
+		b.tcp.RegisterService(guarded, svc.impl)
+		b.local.RegisterService(guarded, svc.impl)
+	}
+	if s.failed != nil {
+		return s.failed
+	}
+	var err error
+	s.rules, err = protovalidate.New(protovalidate.WithDisableLazy(), protovalidate.WithMessageDescriptors(slices.Collect(maps.Values(inputs))...))
+	if err == nil {
+		err = s.tryRules(inputs)
+	}
+	if err != nil {
+		s.failed = fmt.Errorf("rpc: field rules: %w", err)
+		return s.failed
+	}
+	s.built.Store(b)
+	return nil
+}
+
+// guard gives a copy of desc in which every handler has the chain around it.
+func (s *Server) guard(desc *grpc.ServiceDesc, ms map[string]*method, inputs map[protoreflect.FullName]protoreflect.MessageDescriptor) *grpc.ServiceDesc {
+	guarded := *desc
+	guarded.Methods, guarded.Streams = slices.Clone(desc.Methods), slices.Clone(desc.Streams)
+	for i, d := range guarded.Methods {
+		guarded.Methods[i].Handler = s.unary(ms[d.MethodName], d.Handler)
+	}
+	for i, d := range guarded.Streams {
+		guarded.Streams[i].Handler = s.stream(ms[d.StreamName], d.Handler)
+	}
+	for _, m := range ms {
+		m.attributes()
+		inputs[m.input.FullName()] = m.input
+	}
+	return &guarded
+}
+
+func (s *Server) options() []grpc.ServerOption {
+	opts := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(s.cfg.MaxMessage),
+		grpc.MaxHeaderListSize(s.cfg.MaxHeaders),
+		grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
+		grpc.ConnectionTimeout(s.cfg.ConnectTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: s.cfg.MaxConnIdle,
+			MaxConnectionAge:  s.cfg.MaxConnAge, // gRPC spreads it by a tenth either way
+			// Streams end by themselves before the connection is cut under them.
+			MaxConnectionAgeGrace: s.cfg.StreamMaxAge + time.Minute,
+			Time:                  time.Minute,
+			Timeout:               20 * time.Second,
+		}),
+		grpc.NumStreamWorkers(64), // their stacks stay grown; more calls than that get goroutines of their own
+		grpc.SharedWriteBuffer(true),
+	}
+	if s.cfg.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
+	}
+	if h := newSpans(s.deps.Tracer, false); h != nil {
+		opts = append(opts, grpc.StatsHandler(h))
+	}
+	return opts
+}
+
+// minPing is how often a client may ask whether the server is alive. Clients of
+// this package ask every keepaliveTime, which is more.
+const (
+	minPing       = 20 * time.Second
+	keepaliveTime = 30 * time.Second
+)
+
+// Serve answers on lis until Stop and looks after the health of the services
+// meanwhile. It builds the server if that was not done. It returns nil after Stop.
+func (s *Server) Serve(lis net.Listener) error {
+	if err := s.Build(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	watched := make(chan struct{})
+	go func() { defer close(watched); s.watchReadiness(ctx) }()
+	defer func() { cancel(); <-watched }()
+	err := s.built.Load().tcp.Serve(lis)
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// Stop ends the server: health checks say NOT_SERVING, streams end with
+// UNAVAILABLE, calls under way are finished, and when ctx ends before they are,
+// they are cut off. It returns ctx's error then. It may be called at any time,
+// also twice.
+func (s *Server) Stop(ctx context.Context) error {
+	s.health.Shutdown()
+	s.gate.drain(stopping())
+	b := s.built.Load()
+	if b == nil {
+		return s.gate.close(ctx)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); b.tcp.GracefulStop() }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		b.tcp.Stop()
+		<-done
+	}
+	return s.gate.close(ctx)
+}
+
+func unbuilt() error {
+	return errs.E(errs.Unavailable, "SERVER_STARTING", "this server is starting; try again")
+}
