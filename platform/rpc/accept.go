@@ -43,6 +43,9 @@ func WithIdempotency(ctx context.Context, k IdempotencyKey) context.Context {
 
 // accept looks at a decoded request: the last part of the chain.
 func (s *Server) accept(ctx context.Context, m *method, req any) (context.Context, error) {
+	if m.foreign {
+		return ctx, nil
+	}
 	msg, ok := req.(proto.Message)
 	if !ok {
 		return ctx, fmt.Errorf("%s got a %T", m.name, req)

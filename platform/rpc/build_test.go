@@ -29,6 +29,7 @@ func newServer(t *testing.T, cfg Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Stop(t.Context()) })
 	return s
 }
 

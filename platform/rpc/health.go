@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
 )
 
 // watchReadiness keeps the health service true until ctx ends.
@@ -63,15 +62,18 @@ func serving(ready bool) grpc_health_v1.HealthCheckResponse_ServingStatus {
 	return grpc_health_v1.HealthCheckResponse_NOT_SERVING
 }
 
-// reflected hands the reflection services to register and tells them of the
-// services of info.
-type reflected struct {
-	reflection.ServiceInfoProvider
-	register func(*grpc.ServiceDesc, any)
+// reflector registers the reflection services, within the chain like all others.
+type reflector struct {
+	*grpc.Server
+	s *Server
 }
 
-func registrarFunc(register func(*grpc.ServiceDesc, any), info reflection.ServiceInfoProvider) reflection.GRPCServer {
-	return &reflected{info, register}
+// RegisterService implements grpc.ServiceRegistrar.
+func (r *reflector) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	ms, err := methods(desc)
+	if err != nil { // without its contract nothing is registered
+		r.s.deps.Log.Error("reflection is not available", slog.Any("error", err))
+		return
+	}
+	r.Server.RegisterService(r.s.guard(desc, ms, nil), impl)
 }
-
-func (r *reflected) RegisterService(desc *grpc.ServiceDesc, impl any) { r.register(desc, impl) }

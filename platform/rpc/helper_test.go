@@ -196,7 +196,11 @@ func (w *world) token(t testing.TB, c auth.Caller) string {
 // as gives a context whose calls bring c's token.
 func (w *world) as(t testing.TB, c auth.Caller) context.Context {
 	t.Helper()
-	return metadata.AppendToOutgoingContext(t.Context(), authorization, "Bearer "+w.token(t, c))
+	return withToken(t.Context(), w.token(t, c))
+}
+
+func withToken(ctx context.Context, token string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, authorization, "Bearer "+token)
 }
 
 // everywhere runs a test over TCP and within the process.

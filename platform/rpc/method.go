@@ -31,6 +31,7 @@ type method struct {
 	inbound bool // the client sends a stream
 	access  access
 	keyed   protoreflect.FieldDescriptor // request_id, nil if the method is not KEYED
+	foreign bool                         // not of our contract: it has no rules
 	probe   bool                         // health checks: neither limited nor logged nor measured
 	metrics []metric.RecordOption        // what is said of a call, by code
 }
@@ -113,10 +114,10 @@ func newMethod(service string, md protoreflect.MethodDescriptor) (*method, error
 	}
 	switch service {
 	case grpc_health_v1.Health_ServiceDesc.ServiceName:
-		m.access, m.probe = access{public: true}, true
+		m.access, m.foreign, m.probe = access{public: true}, true, true
 		return m, nil
 	case reflectionv1.ServerReflection_ServiceDesc.ServiceName, reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName:
-		m.access.public = true
+		m.access, m.foreign = access{public: true}, true
 		return m, nil
 	}
 	var err error

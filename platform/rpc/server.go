@@ -123,31 +123,18 @@ func (s *Server) Build() error {
 	if s.built.Load() != nil || s.failed != nil {
 		return s.failed
 	}
-	b := &built{tcp: grpc.NewServer(s.options()...), local: new(inprocgrpc.Channel).WithCloner(cloner{})}
-	if h := newSpans(s.deps.Tracer, false); h != nil {
-		b.local.WithServerStatsHandler(h)
-	}
 	all := append(slices.Clone(s.services), service{desc: &grpc_health_v1.Health_ServiceDesc, impl: s.health})
-	if s.cfg.Reflection {
-		reflection.Register(registrarFunc(func(desc *grpc.ServiceDesc, impl any) {
-			all = append(all, service{desc: desc, impl: impl})
-		}, b.tcp))
-	}
 	inputs := map[protoreflect.FullName]protoreflect.MessageDescriptor{}
 	names := map[string]bool{}
-	for _, svc := range all {
+	for i, svc := range all {
 		ms, err := methods(svc.desc)
 		if names[svc.desc.ServiceName] {
 			err = errors.Join(err, fmt.Errorf("rpc: %s is registered twice", svc.desc.ServiceName))
 		}
 		names[svc.desc.ServiceName] = true
-		s.failed = errors.Join(s.failed, err)
-		if s.failed != nil {
-			continue
+		if s.failed = errors.Join(s.failed, err); err == nil {
+			all[i].desc = s.guard(svc.desc, ms, inputs)
 		}
-		guarded := s.guard(svc.desc, ms, inputs)
-		b.tcp.RegisterService(guarded, svc.impl)
-		b.local.RegisterService(guarded, svc.impl)
 	}
 	if s.failed != nil {
 		return s.failed
@@ -161,8 +148,24 @@ func (s *Server) Build() error {
 		s.failed = fmt.Errorf("rpc: field rules: %w", err)
 		return s.failed
 	}
-	s.built.Store(b)
+	s.built.Store(s.assemble(all))
 	return nil
+}
+
+// assemble registers what is known to be good with both transports.
+func (s *Server) assemble(all []service) *built {
+	b := &built{tcp: grpc.NewServer(s.options()...), local: new(inprocgrpc.Channel).WithCloner(cloner{})}
+	if h := newSpans(s.deps.Tracer, false); h != nil {
+		b.local.WithServerStatsHandler(h)
+	}
+	for _, svc := range all {
+		b.tcp.RegisterService(svc.desc, svc.impl)
+		b.local.RegisterService(svc.desc, svc.impl)
+	}
+	if s.cfg.Reflection {
+		reflection.Register(&reflector{b.tcp, s})
+	}
+	return b
 }
 
 // guard gives a copy of desc in which every handler has the chain around it.
@@ -177,7 +180,9 @@ func (s *Server) guard(desc *grpc.ServiceDesc, ms map[string]*method, inputs map
 	}
 	for _, m := range ms {
 		m.attributes()
-		inputs[m.input.FullName()] = m.input
+		if !m.foreign {
+			inputs[m.input.FullName()] = m.input
+		}
 	}
 	return &guarded
 }
