@@ -414,3 +414,40 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+func TestAPublishWithoutAnAnswerTimesOut(t *testing.T) {
+	b := bustest.Embedded(t).Open(func(c *bus.Config) { c.AckTimeout, c.Window = 50*time.Millisecond, 4 })
+	// Somebody hears the subject, so the broker does not say that nobody does; but he never answers.
+	stop, err := b.Listen("void", func([]byte) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	m := bus.Msg{ID: "x", Subject: "waybill.notify.void"}
+	const n = 20
+	results := make(chan error, n)
+	for range n { // blocks while the window is full
+		b.PublishAsync("A", m, func(_ uint64, err error) { results <- err })
+		if inFlight := b.Stats().InFlight; inFlight > 4 {
+			t.Errorf("%d in flight", inFlight)
+		}
+	}
+	for range n {
+		err := next(t, results)
+		wantClass(t, err, bus.Retry)
+		if errs.ReasonOf(err) != bus.ReasonTimeout {
+			t.Errorf("error %v", err)
+		}
+	}
+	if s := b.Stats(); s.Timeouts != n || s.Failed != n || s.InFlight != 0 {
+		t.Errorf("stats are %+v", s)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Publish(ctx, "A", m); errs.KindOf(err) != errs.Canceled {
+		t.Errorf("publish with an ended context: %v", err)
+	}
+	if _, err := b.PublishBatch(ctx, "A", []bus.Msg{m, m}); errs.KindOf(err) != errs.Canceled {
+		t.Errorf("batch with an ended context: %v", err)
+	}
+}

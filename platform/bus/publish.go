@@ -179,7 +179,7 @@ var envelopes = sync.Pool{New: func() any { return &envelope{msg: nats.Msg{Heade
 func (p *publisher) write(stream string, m *Msg, mark *batchMark, reply string) error {
 	e := envelopes.Get().(*envelope)
 	// The values lie in one array that must not move once it is pointed into.
-	if need := len(m.Header) + 5; cap(e.values) < need {
+	if need := len(m.Header) + 6; cap(e.values) < need {
 		e.values = make([]string, 0, need)
 	}
 	set := func(k, v string) {
@@ -189,6 +189,10 @@ func (p *publisher) write(stream string, m *Msg, mark *batchMark, reply string) 
 	}
 	for k, v := range m.Header {
 		set(k, v)
+	}
+	if strings.HasSuffix(m.Header["traceparent"], "-01") {
+		// Else the broker reads all headers into a map, to see whether it shall trace the message itself.
+		set("Nats-Trace-Dest", "trace disabled")
 	}
 	if m.ID != "" {
 		set(jetstream.MsgIDHeader, m.ID)
