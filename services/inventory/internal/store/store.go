@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/sqldb"
+	"github.com/waybill-dev/waybill/services/inventory"
+)
+
+// An Item is a product with its stock, as one statement saw them.
+type Item struct {
+	ProductID    string
+	Version      int64 // of Product
+	Product      inventory.Product
+	StockVersion int64
+	Stock        inventory.Stock
+}
+
+// Store asks questions of the database. It is safe for concurrent use.
+type Store struct {
+	db    *sqldb.DB
+	items *lookup
+}
+
+// New gives a Store on db, which has the tables of Migrations.
+func New(db *sqldb.DB) *Store {
+	s := &Store{db: db}
+	s.items = &lookup{query: s.readItems}
+	return s
+}
+
+// itemColumns are what scanItem reads, of products p and stock s.
+const itemColumns = `p.id, p.version, p.sku, p.name, p.description, p.category, p.price, p.currency, p.archived, p.created_at, p.updated_at,
+	s.version, s.on_hand, s.held, s.archived, s.updated_at`
+
+func scanItem(r sqldb.Scanner) (*Item, error) {
+	i := &Item{}
+	p, k := &i.Product, &i.Stock
+	err := r.Scan(&i.ProductID, &i.Version, &p.SKU, &p.Name, &p.Description, &p.Category, &p.Price, &p.Currency, &p.Archived, &p.CreatedAt, &p.UpdatedAt,
+		&i.StockVersion, &k.OnHand, &k.Held, &k.Archived, &k.UpdatedAt)
+	return i, err
+}
+
+// Items reads products with their stock, by id; those that do not exist are
+// absent. What is given was read after the call began. Calls at the same time
+// share one statement, so that a thousand small reads cost little more than one.
+func (s *Store) Items(ctx context.Context, ids ...string) (map[string]*Item, error) {
+	return s.items.get(ctx, ids)
+}
+
+// readItems is one statement for any number of ids, so that it is planned once.
+func (s *Store) readItems(ctx context.Context, ids []string, found func(*Item)) error {
+	query := `SELECT ` + itemColumns + ` FROM products p JOIN stock s ON s.id = p.id WHERE p.id = ANY(string_to_array(?, ','))`
+	arg := strings.Join(ids, ",")
+	if s.db.Dialect() == sqldb.SQLite {
+		query = `SELECT ` + itemColumns + ` FROM json_each(?) j CROSS JOIN products p ON p.id = j.value CROSS JOIN stock s ON s.id = p.id`
+		list, err := json.Marshal(ids)
+		if err != nil {
+			return err
+		}
+		arg = string(list)
+	}
+	return s.each(ctx, query, []any{arg}, func(r sqldb.Scanner) error {
+		i, err := scanItem(r)
+		if err == nil {
+			found(i)
+		}
+		return err
+	})
+}
+
+// DueHolds gives the orders whose holds were due at now, those due longest first.
+func (s *Store) DueHolds(ctx context.Context, now time.Time, limit int) ([]string, error) {
+	var ids []string
+	err := s.each(ctx, `SELECT id FROM holds WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?`, []any{now, limit}, func(r sqldb.Scanner) error {
+		var id string
+		err := r.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
+// Hold reads what an order holds; false if inventory has not heard of the order.
+func (s *Store) Hold(ctx context.Context, orderID string) (h inventory.Hold, ok bool, err error) {
+	err = s.each(ctx, `SELECT state, lines, expires_at, updated_at FROM holds WHERE id = ?`, []any{orderID}, func(r sqldb.Scanner) error {
+		ok = true
+		h, err = scanHold(r)
+		return err
+	})
+	return h, ok, err
+}
+
+// Check holds the books against each other, in one statement and so at one
+// moment: per product the movements add up to what is on hand, and the live holds
+// to what is held; per sold order the movements are what its hold says, and an
+// order that is not sold has taken nothing. It gives one line per violation.
+func (s *Store) Check(ctx context.Context) ([]string, error) {
+	lines := `SELECT h.id AS order_id, h.state, l.key AS product_id, CAST(l.value AS bigint) AS quantity FROM holds h, jsonb_each_text(CAST(h.lines AS jsonb)) l`
+	if s.db.Dialect() == sqldb.SQLite {
+		lines = `SELECT h.id AS order_id, h.state, l.key AS product_id, l.value AS quantity FROM holds h, json_each(h.lines) l`
+	}
+	query := `
+WITH lines AS (` + lines + `),
+     moved AS (SELECT product_id, sum(delta) AS n FROM movements GROUP BY product_id),
+     live  AS (SELECT product_id, sum(quantity) AS n FROM lines WHERE state = 'HELD' GROUP BY product_id),
+     sold  AS (SELECT order_id, product_id, -sum(delta) AS n FROM movements WHERE kind IN ('SOLD', 'RESTOCKED') GROUP BY order_id, product_id),
+     due   AS (SELECT order_id, product_id, quantity AS n FROM lines WHERE state = 'COMMITTED'),
+     known AS (SELECT id FROM stock UNION SELECT product_id FROM moved UNION SELECT product_id FROM live UNION SELECT id FROM products),
+     both_ AS (SELECT order_id, product_id FROM sold UNION SELECT order_id, product_id FROM due)
+SELECT 'product' AS what, k.id AS id, 'on hand' AS which, s.on_hand AS have, coalesce(m.n, 0) AS want
+  FROM known k LEFT JOIN stock s ON s.id = k.id LEFT JOIN moved m ON m.product_id = k.id
+ WHERE coalesce(s.on_hand, -1) <> coalesce(m.n, 0)
+UNION ALL
+SELECT 'product', k.id, 'held', s.held, coalesce(l.n, 0)
+  FROM known k LEFT JOIN stock s ON s.id = k.id LEFT JOIN live l ON l.product_id = k.id
+ WHERE coalesce(s.held, -1) <> coalesce(l.n, 0)
+UNION ALL
+SELECT 'order', b.order_id, b.product_id, coalesce(s.n, 0), coalesce(d.n, 0)
+  FROM both_ b LEFT JOIN sold s ON s.order_id = b.order_id AND s.product_id = b.product_id
+               LEFT JOIN due d ON d.order_id = b.order_id AND d.product_id = b.product_id
+ WHERE coalesce(s.n, 0) <> coalesce(d.n, 0)`
+	var bad []string
+	err := s.each(ctx, query, nil, func(r sqldb.Scanner) error {
+		var what, id, which string
+		var have *int64
+		var want int64
+		if err := r.Scan(&what, &id, &which, &have, &want); err != nil {
+			return err
+		}
+		switch {
+		case what == "order":
+			bad = append(bad, fmt.Sprintf("order %s took %d of product %s out of the stock, but its hold says %d", id, *have, which, want))
+		case have == nil:
+			bad = append(bad, fmt.Sprintf("product %s has no stock", id))
+		case which == "held":
+			bad = append(bad, fmt.Sprintf("product %s has %d held, but the holds add up to %d", id, *have, want))
+		default:
+			bad = append(bad, fmt.Sprintf("product %s has %d on hand, but its movements add up to %d", id, *have, want))
+		}
+		return nil
+	})
+	return bad, err
+}
+
+func (s *Store) each(ctx context.Context, query string, args []any, fn func(sqldb.Scanner) error) error {
+	rows, err := s.db.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := fn(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
