@@ -137,10 +137,11 @@ func (h *Hub) receive(data []byte) {
 	if len(h.subs) == 0 {
 		return
 	}
-	err := decode(h.self, data, func(key []byte, version int64, data []byte) {
+	err := decode(h.self, data, func(key []byte, c Change) {
 		// Most changes concern nobody here: no copy of the key for those.
 		if len(h.all) > 0 || len(h.byKey[string(key)]) > 0 {
-			h.dispatch(&Change{Key: string(key), Version: version, Data: data})
+			c.Key = string(key)
+			h.dispatch(&c)
 		}
 	})
 	if err != nil {

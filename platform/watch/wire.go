@@ -6,38 +6,47 @@ import (
 )
 
 // A notification is the sender (8 bytes), then for each change: key length,
-// key, version (zigzag), data length plus one (0 means nil), data. Numbers are
-// varints.
+// key, version (zigzag), what the data is, data. Numbers are varints. What the
+// data is: 0 nil, 1 left out because of a lag, otherwise its length plus 2.
 const (
 	selfSize = 8
 	maxSize  = 512 << 10 // of one notification; brokers refuse 1 MiB
 )
 
-// encode gives as few notifications as the size limit allows. A change that
-// does not fit alone goes without its data, marked so that the reader reads it.
+const (
+	dataNil    = 0
+	dataLagged = 1
+	dataOffset = 2
+)
+
+// encode gives as few notifications as the size limit allows. A change whose
+// data does not fit into one becomes a lagged one.
 func encode(self string, changes []Change) [][]byte {
 	var out [][]byte
-	buf := make([]byte, 0, 64*len(changes)+selfSize)
-	buf = append(buf, self...)
+	buf := append(make([]byte, 0, 64*len(changes)+selfSize), self...)
 	for i := range changes {
 		c := &changes[i]
-		data := c.Data
-		if len(c.Key)+len(data) > maxSize-64 {
-			data = nil
+		size := len(c.Key) + len(c.Data) + 3*binary.MaxVarintLen64
+		lagged := c.Lagged || size > maxSize-selfSize
+		if lagged {
+			size = len(c.Key) + 3*binary.MaxVarintLen64
 		}
-		if len(buf) > selfSize && len(buf)+len(c.Key)+len(data)+3*binary.MaxVarintLen64 > maxSize {
+		if len(buf) > selfSize && len(buf)+size > maxSize {
 			out = append(out, buf)
 			buf = append(make([]byte, 0, maxSize), self...)
 		}
 		buf = binary.AppendUvarint(buf, uint64(len(c.Key)))
 		buf = append(buf, c.Key...)
 		buf = binary.AppendVarint(buf, c.Version)
-		if data == nil {
-			buf = append(buf, 0)
-			continue
+		switch {
+		case lagged:
+			buf = append(buf, dataLagged)
+		case c.Data == nil:
+			buf = append(buf, dataNil)
+		default:
+			buf = binary.AppendUvarint(buf, uint64(len(c.Data))+dataOffset)
+			buf = append(buf, c.Data...)
 		}
-		buf = binary.AppendUvarint(buf, uint64(len(data))+1)
-		buf = append(buf, data...)
 	}
 	return append(out, buf)
 }
@@ -45,8 +54,8 @@ func encode(self string, changes []Change) [][]byte {
 var errFormat = errors.New("watch: malformed notification")
 
 // decode calls fn for each change of a notification unless self sent it. key
-// and data are parts of msg.
-func decode(self string, msg []byte, fn func(key []byte, version int64, data []byte)) error {
+// and c.Data are parts of msg; c has no Key yet.
+func decode(self string, msg []byte, fn func(key []byte, c Change)) error {
 	if len(msg) < selfSize {
 		return errFormat
 	}
@@ -54,40 +63,37 @@ func decode(self string, msg []byte, fn func(key []byte, version int64, data []b
 		return nil
 	}
 	for msg = msg[selfSize:]; len(msg) > 0; {
-		key, rest, ok := cutBytes(msg, 0)
-		if !ok {
+		size, n := binary.Uvarint(msg)
+		if n <= 0 || size > uint64(len(msg)-n) {
 			return errFormat
 		}
-		version, n := binary.Varint(rest)
+		key := msg[n : n+int(size)]
+		msg = msg[n+int(size):]
+
+		var c Change
+		if c.Version, n = binary.Varint(msg); n <= 0 {
+			return errFormat
+		}
+		msg = msg[n:]
+
+		what, n := binary.Uvarint(msg)
 		if n <= 0 {
 			return errFormat
 		}
-		data, rest, ok := cutBytes(rest[n:], 1)
-		if !ok {
-			return errFormat
+		msg = msg[n:]
+		switch what {
+		case dataNil:
+		case dataLagged:
+			c.Lagged = true
+		default:
+			size := what - dataOffset
+			if size > uint64(len(msg)) {
+				return errFormat
+			}
+			c.Data = msg[:size:size]
+			msg = msg[size:]
 		}
-		fn(key, version, data)
-		msg = rest
+		fn(key, c)
 	}
 	return nil
-}
-
-// cutBytes reads a length and that many bytes. With off 1 the length is one
-// more than it says and zero stands for nil.
-func cutBytes(msg []byte, off uint64) (b, rest []byte, ok bool) {
-	size, n := binary.Uvarint(msg)
-	if n <= 0 {
-		return nil, nil, false
-	}
-	msg = msg[n:]
-	if off == 1 {
-		if size == 0 {
-			return nil, msg, true
-		}
-		size--
-	}
-	if size > uint64(len(msg)) {
-		return nil, nil, false
-	}
-	return msg[:size:size], msg[size:], true
 }
