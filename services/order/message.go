@@ -102,12 +102,24 @@ func (m Message) Service() string { return messageNames[m].service }
 // Event gives the name the message has on the waybill.
 func (m Message) Event() string { return messageNames[m].event }
 
+// Wish gives the Input of a cancellation or a return that somebody asks for, in
+// their own words; staff tells whether it is the shop that wants it, request is
+// the key of the request.
+func Wish(m Message, staff bool, words, request string) Input {
+	in := Input{Message: m, Request: request, Reason: orderv1.OrderReason_ORDER_REASON_CUSTOMER_REQUEST, Words: words, Detail: "asked for by the customer"}
+	if staff {
+		in.Reason, in.Detail = orderv1.OrderReason_ORDER_REASON_STAFF_REQUEST, "asked for by the shop"
+	}
+	return in
+}
+
 // Input is one message and what an order keeps of it.
 type Input struct {
 	Message Message
 	Reason  orderv1.OrderReason // why, if the order is undone by it
 	Words   string              // more about the reason
 	Detail  string              // for the waybill
+	Request string              // key of the request behind it, if it is a wish
 
 	PaymentID      string
 	ShipmentID     string

@@ -126,6 +126,9 @@ func (d Deadlines) Apply(id string, o Order, in Input, now time.Time) (Order, Ou
 		return o, out, nil
 	case Note:
 		o = o.learn(in)
+		if in.Message == UserErased && wished(o.Reason) {
+			o.Words = "" // they are the user's own
+		}
 	case Remind:
 		o.Reminders++
 		o.Deadline = d.next(o.Status, o.Reminders, now)
@@ -150,6 +153,11 @@ func (d Deadlines) Apply(id string, o Order, in Input, now time.Time) (Order, Ou
 	}
 	o.UpdatedAt = now
 	return o, out, nil
+}
+
+// wished reports whether the words that go with a reason are somebody's own.
+func wished(r orderv1.OrderReason) bool {
+	return r == orderv1.OrderReason_ORDER_REASON_CUSTOMER_REQUEST || r == orderv1.OrderReason_ORDER_REASON_STAFF_REQUEST
 }
 
 // learn keeps what a message tells, whether or not it moves the order.
