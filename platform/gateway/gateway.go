@@ -1,0 +1,284 @@
+// Package gateway is the REST edge: HTTP and JSON in, gRPC out, through
+// grpc-gateway's ServeMux. It talks to services over grpc.ClientConnInterface and
+// cannot tell whether they live in this process or in another.
+//
+// It trusts nothing it is sent. What reaches a service is built anew: the
+// metadata from an allow-list of headers, the message from JSON that has been
+// held against its descriptor (unknown, repeated and misspelt fields, numbers in
+// the wrong form, text that is no text are errors that name the field), the query
+// from parameters that exist. Sizes and times have limits, and every error has
+// one shape, google.rpc.Status as JSON.
+//
+// What a method is (streaming, keyed, taking a raw body) is read from the
+// contract's descriptors and options, so a new method needs nothing here.
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/waybill-dev/waybill/platform/errs"
+)
+
+// Config is how a Gateway works. A field left zero takes the default in its
+// comment.
+type Config struct {
+	Services []Service // at least one
+
+	Timeout     time.Duration // of a unary call without Grpc-Timeout: 10 s
+	MaxTimeout  time.Duration // of any unary call: 30 s
+	BodyTimeout time.Duration // for a client to send its whole body, and to take a whole answer: 10 s and three times that
+	Heartbeat   time.Duration // between two signs of life on an event stream: 15 s
+
+	MaxBody   int64 // bytes of a request's body: 1 MiB
+	MaxHeader int   // bytes of a request's headers: 16 KiB
+
+	PerIP       Rate     // requests of one address: no limit
+	ProxyHops   int      // trusted proxies in front, whose X-Forwarded-For entries are believed: none
+	CORSOrigins []string // origins that browsers may call from, "*" is any: none
+	AccessLog   bool     // log every request at Info; otherwise at Debug, and failures of ours at Warn
+
+	OpenAPI []byte           // the OpenAPI document, served at /openapi.json and made into /docs; nil serves neither
+	Routes  map[string]Route // further paths by their exact path, or by a prefix that ends in "/"
+
+	Tracer trace.TracerProvider // nil: no traces
+	Meter  metric.MeterProvider // nil: no metrics
+
+	// NewTicker replaces the clock of heartbeats in tests: it gives ticks until stop is called.
+	NewTicker func(d time.Duration) (ticks <-chan time.Time, stop func())
+	// NewRequestID replaces how the id of a request without one is made.
+	NewRequestID func() string
+}
+
+// A Service is one gRPC service that is offered as REST.
+type Service struct {
+	Name     string // full name, as in "waybill.order.v1.OrderService"
+	Conn     grpc.ClientConnInterface
+	Register func(context.Context, *runtime.ServeMux, grpc.ClientConnInterface) error // see Client
+}
+
+// Client makes a Service's Register of two generated functions:
+//
+//	gateway.Client(orderv1.NewOrderServiceClient, orderv1.RegisterOrderServiceHandlerClient)
+func Client[C any](
+	newClient func(grpc.ClientConnInterface) C,
+	register func(context.Context, *runtime.ServeMux, C) error,
+) func(context.Context, *runtime.ServeMux, grpc.ClientConnInterface) error {
+	return func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+		return register(ctx, mux, newClient(conn))
+	}
+}
+
+// A Route is a path that is served by something else than a service. Limits,
+// security headers, rate limit, log and traces apply to it, JSON rules do not.
+type Route struct {
+	Methods []string // empty: GET and HEAD
+	Handler http.Handler
+}
+
+func (c *Config) setDefaults() error {
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.MaxTimeout = cmp.Or(c.MaxTimeout, max(30*time.Second, c.Timeout))
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, 10*time.Second)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)
+	c.MaxBody = cmp.Or(c.MaxBody, 1<<20)
+	c.MaxHeader = cmp.Or(c.MaxHeader, 16<<10)
+	if c.NewTicker == nil {
+		c.NewTicker = func(d time.Duration) (<-chan time.Time, func()) {
+			t := time.NewTicker(d)
+			return t.C, t.Stop
+		}
+	}
+	if c.NewRequestID == nil {
+		c.NewRequestID = newRequestID
+	}
+	switch {
+	case len(c.Services) == 0:
+		return errors.New("gateway: no services")
+	case c.Timeout < 0 || c.MaxTimeout < c.Timeout || c.BodyTimeout < 0 || c.Heartbeat < 0 || c.MaxBody < 0 || c.MaxHeader < 0:
+		return errors.New("gateway: a limit is negative, or Timeout beyond MaxTimeout")
+	case c.ProxyHops < 0:
+		return errors.New("gateway: ProxyHops is negative")
+	}
+	return c.PerIP.check()
+}
+
+// Gateway is the http.Handler. Make one with New.
+type Gateway struct {
+	cfg     Config
+	log     *slog.Logger
+	mux     *runtime.ServeMux
+	routes  map[string]*route // by "METHOD pattern"
+	fixed   map[string]Route
+	prefix  []string // of fixed, longest first
+	limit   *limiter
+	cors    map[string]bool
+	observe *observer
+}
+
+// New builds a Gateway over the services. It fails when a service is not linked
+// into the program, registers a path the contract does not have, or the OpenAPI
+// document cannot be read.
+func New(cfg Config, log *slog.Logger) (*Gateway, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	g := &Gateway{cfg: cfg, log: log, fixed: map[string]Route{}, limit: newLimiter(cfg.PerIP), cors: map[string]bool{}}
+	for _, o := range cfg.CORSOrigins {
+		g.cors[o] = true
+	}
+	var err error
+	if g.observe, err = newObserver(cfg.Tracer, cfg.Meter); err != nil {
+		return nil, err
+	}
+	if g.routes, err = findRoutes(cfg.Services); err != nil {
+		return nil, err
+	}
+	g.mux = runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
+		runtime.WithIncomingHeaderMatcher(forwarded),
+		runtime.WithOutgoingHeaderMatcher(returned),
+		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithErrorHandler(g.handleError),
+		runtime.WithRoutingErrorHandler(g.handleRoutingError),
+		runtime.WithMiddlewares(g.matched),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithWriteContentLength(),
+	)
+	for _, s := range cfg.Services {
+		if err := s.Register(context.Background(), g.mux, conn{s.Conn}); err != nil {
+			return nil, fmt.Errorf("gateway: %s: %w", s.Name, err)
+		}
+	}
+	return g, g.addFixed()
+}
+
+// addFixed fills the table of paths that no service has.
+func (g *Gateway) addFixed() error {
+	if g.cfg.OpenAPI != nil {
+		routes, err := docRoutes(g.cfg.OpenAPI)
+		if err != nil {
+			return err
+		}
+		for path, r := range routes {
+			g.fixed[path] = r
+		}
+	}
+	for path, r := range g.cfg.Routes {
+		if _, taken := g.fixed[path]; taken || !strings.HasPrefix(path, "/") || r.Handler == nil {
+			return fmt.Errorf("gateway: the route %q is taken, has no slash in front or no handler", path)
+		}
+		g.fixed[path] = r
+	}
+	for path, r := range g.fixed {
+		if len(r.Methods) == 0 {
+			r.Methods = []string{http.MethodGet, http.MethodHead}
+			g.fixed[path] = r
+		}
+		if strings.HasSuffix(path, "/") && path != "/" {
+			g.prefix = append(g.prefix, path)
+		}
+	}
+	slices.SortFunc(g.prefix, func(a, b string) int { return len(b) - len(a) })
+	return nil
+}
+
+// findFixed gives the route of a path that no service has.
+func (g *Gateway) findFixed(path string) (Route, string, bool) {
+	if r, ok := g.fixed[path]; ok {
+		return r, path, true
+	}
+	for _, p := range g.prefix {
+		if strings.HasPrefix(path, p) {
+			return g.fixed[p], p, true
+		}
+	}
+	return Route{}, "", false
+}
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{recorder: recorder{ResponseWriter: w}, begun: time.Now()}
+	defer g.finish(c, r)
+	// net/http leaves the deadline of the request before on the connection.
+	g.setWriteDeadline(c, 3*g.cfg.BodyTimeout)
+	if err := g.admit(c, r); err != nil {
+		g.writeError(c, r, err)
+		return
+	}
+	if g.handleCORS(c, r) {
+		return
+	}
+	if fixed, path, ok := g.findFixed(r.URL.Path); ok {
+		c.pattern = path
+		g.serveFixed(c, r, fixed)
+		return
+	}
+	body, err := g.readBody(c, r)
+	if err != nil {
+		g.writeError(c, r, err)
+		return
+	}
+	c.body = body
+	g.mux.ServeHTTP(&c.recorder, c.rebuild(r))
+}
+
+// serveFixed hands the request to a handler that is no service's.
+func (g *Gateway) serveFixed(c *call, r *http.Request, fixed Route) {
+	if !slices.Contains(fixed.Methods, r.Method) {
+		c.Header().Set("Allow", strings.Join(fixed.Methods, ", "))
+		g.writeError(c, r, methodNotAllowed(r.Method))
+		return
+	}
+	if r.ContentLength > g.cfg.MaxBody {
+		g.writeError(c, r, bodyTooLarge(g.cfg.MaxBody))
+		return
+	}
+	r.Body = http.MaxBytesReader(c.recorder.ResponseWriter, r.Body, g.cfg.MaxBody)
+	fixed.Handler.ServeHTTP(&c.recorder, r.WithContext(c.ctx))
+}
+
+// finish ends the span, counts, logs, and turns a panic into an answer.
+func (g *Gateway) finish(c *call, r *http.Request) {
+	if p := recover(); p != nil {
+		if p == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is panicked, never wrapped
+			g.observe.end(c, r)
+			panic(p)
+		}
+		g.log.ErrorContext(c.context(r), "panic in the gateway", "panic", fmt.Sprint(p), "request_id", c.requestID, "stack", stack())
+		if c.status == 0 {
+			g.writeError(c, r, errs.E(errs.Internal, "PANIC", "panic"))
+		}
+	}
+	g.observe.end(c, r)
+	level := slog.LevelDebug
+	switch {
+	case c.status >= http.StatusInternalServerError:
+		level = slog.LevelWarn
+	case g.cfg.AccessLog:
+		level = slog.LevelInfo
+	}
+	ctx := c.context(r)
+	if !g.log.Enabled(ctx, level) {
+		return
+	}
+	// The path and the query may hold what people typed, so only the pattern is logged.
+	g.log.LogAttrs(ctx, level, "http", slog.String("method", c.method(r)), slog.String("route", c.pattern), slog.Int("status", c.status),
+		slog.Duration("took", time.Since(c.begun)), slog.Int64("bytes", c.written), slog.String("request_id", c.requestID))
+}

@@ -1,0 +1,297 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/waybill-dev/waybill/platform/errs"
+)
+
+// streamDesc is how a server-streaming method is called.
+var streamDesc = grpc.StreamDesc{ServerStreams: true}
+
+// writeTimeout is how long a client may take one message of a stream.
+const writeTimeout = 30 * time.Second
+
+// serveRaw calls a method that takes the body as it is.
+func (g *Gateway) serveRaw(c *call, req *http.Request, r *route) {
+	in := r.inType.New()
+	in.Set(r.raw.field, protoreflect.ValueOfBytes(c.body))
+	if v := c.sent[r.raw.header]; len(v) > 1 || len(v) == 1 && !isText(v[0]) {
+		g.writeError(c, req, badHeader(r.raw.header, "HEADER_INVALID", "must be given once and be text"))
+		return
+	} else if len(v) == 1 {
+		in.Set(r.raw.headerField, protoreflect.ValueOfString(v[0]))
+	}
+	ctx, err := runtime.AnnotateContext(req.Context(), g.mux, req, r.rpc)
+	if err != nil {
+		g.writeError(c, req, err)
+		return
+	}
+	out := r.outType.New().Interface()
+	if err := r.conn.Invoke(ctx, r.rpc, in.Interface(), out); err != nil {
+		g.writeError(c, req, err)
+		return
+	}
+	runtime.ForwardResponseMessage(ctx, g.mux, marshaler{}, &c.recorder, req, out)
+}
+
+// request makes the request of a streaming call from path, query, body and Last-Event-ID.
+func (r *route) request(c *call, req *http.Request, path map[string]string) (proto.Message, error) {
+	in := r.inType.New()
+	if len(c.body) > 0 {
+		target := in
+		if r.bodyField != "*" {
+			target = in.Mutable(r.in.Fields().ByName(protoreflect.Name(r.bodyField))).Message()
+		}
+		if err := unmarshalJSON.Unmarshal(c.body, target.Interface()); err != nil {
+			return nil, errs.E(errs.Invalid, "INVALID_JSON", "the body: %s", cleaned(err.Error()))
+		}
+	}
+	for _, name := range r.pathFields {
+		if err := runtime.PopulateFieldFromPath(in.Interface(), name, path[name]); err != nil {
+			return nil, badField(name, "has a value of the wrong form")
+		}
+	}
+	if req.URL.RawQuery != "" {
+		none := utilities.NewDoubleArray(nil) // check has refused what is bound elsewhere
+		if err := runtime.PopulateQueryParameters(in.Interface(), req.URL.Query(), none); err != nil {
+			return nil, errs.E(errs.Invalid, "INVALID_QUERY", "the query: %s", cleaned(err.Error()))
+		}
+	}
+	if c.lastEventID != "" {
+		if r.resume == nil {
+			return nil, badHeader("Last-Event-ID", "NOT_RESUMABLE", "is of no use here: this stream cannot be resumed")
+		}
+		// It wins over a resume_token in the query: a browser that reconnects repeats the
+		// URL of its first attempt, and only the header is of now.
+		in.Set(r.resume, protoreflect.ValueOfString(c.lastEventID))
+	}
+	if c.idempotencyKey != "" && r.requestID != nil {
+		if err := setRequestID(in, r.requestID, c.idempotencyKey); err != nil {
+			return nil, err
+		}
+	}
+	return in.Interface(), nil
+}
+
+// serveStream calls a server-streaming method and writes what comes as
+// server-sent events or as one JSON object per line. Until the first message is
+// there an error is an ordinary answer; afterwards it is the last thing on the
+// stream. When the client goes, the call is canceled.
+func (g *Gateway) serveStream(c *call, req *http.Request, r *route, path map[string]string) {
+	in, err := r.request(c, req, path)
+	if err != nil {
+		g.writeError(c, req, err)
+		return
+	}
+	ctx, err := runtime.AnnotateContext(req.Context(), g.mux, req, r.rpc)
+	if err != nil {
+		g.writeError(c, req, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	messages := receive(ctx, r, in)
+	defer func() {
+		cancel()
+		for range messages { //nolint:revive // until the receiver is gone
+		}
+	}()
+	out := &streamWriter{c: c, control: http.NewResponseController(c.recorder.ResponseWriter), events: c.wantsEvents, resume: r.resumeToken}
+	var beats <-chan time.Time
+	if out.events {
+		ticks, stop := g.cfg.NewTicker(g.cfg.Heartbeat)
+		defer stop()
+		beats = ticks
+	}
+	for {
+		var err error
+		select {
+		case m := <-messages:
+			if m.err != nil {
+				g.endStream(c, req, out, m.err)
+				return
+			}
+			err = out.message(m.msg)
+		case <-beats:
+			err = out.comment("")
+		case <-ctx.Done():
+			g.endStream(c, req, out, ctx.Err())
+			return
+		}
+		if err != nil {
+			return // nobody listens any more
+		}
+	}
+}
+
+// endStream writes the end of a stream: err is io.EOF when it is complete.
+func (g *Gateway) endStream(c *call, req *http.Request, out *streamWriter, err error) {
+	switch {
+	case errors.Is(err, io.EOF):
+		_ = out.end()
+	case req.Context().Err() != nil && errors.Is(req.Context().Err(), context.Canceled):
+		if c.status == 0 {
+			c.status = 499 // the client is gone; for the log
+		}
+	case c.status == 0:
+		g.writeError(c, req, err)
+	default:
+		st, _ := toStatus(err, c.traceID())
+		if b, jerr := json.Marshal(bodyOf(st)); jerr == nil {
+			_ = out.failure(b)
+		}
+	}
+}
+
+// received is a message of a stream, or why there are no more.
+type received struct {
+	msg proto.Message
+	err error
+}
+
+// receive opens the stream and gives its messages, then one error, which is
+// io.EOF after the last message. The channel is closed when ctx ends or after
+// the error, and nothing is left running then.
+func receive(ctx context.Context, r *route, in proto.Message) <-chan received {
+	ch := make(chan received)
+	send := func(m received) bool {
+		select {
+		case ch <- m:
+			return m.err == nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+	go func() {
+		defer close(ch)
+		stream, err := openStream(ctx, r, in)
+		if err != nil {
+			send(received{err: err})
+			return
+		}
+		for {
+			m := r.outType.New().Interface()
+			if err := stream.RecvMsg(m); err != nil {
+				send(received{err: err})
+				return
+			}
+			if !send(received{msg: m}) {
+				return
+			}
+		}
+	}()
+	return ch
+}
+
+func openStream(ctx context.Context, r *route, in proto.Message) (grpc.ClientStream, error) {
+	stream, err := r.conn.NewStream(ctx, &streamDesc, r.rpc)
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.SendMsg(in); err != nil && !errors.Is(err, io.EOF) { // EOF: RecvMsg tells why
+		return nil, err
+	}
+	return stream, stream.CloseSend()
+}
+
+// streamWriter writes a stream's messages to the client, each at once.
+type streamWriter struct {
+	c       *call
+	control *http.ResponseController
+	events  bool
+	resume  protoreflect.FieldDescriptor
+	buf     []byte
+}
+
+// begin sends the headers, once.
+func (s *streamWriter) begin() {
+	if s.c.status != 0 {
+		return
+	}
+	h := s.c.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // proxies that buffer would hold events back
+	if s.events {
+		h.Set("Content-Type", "text/event-stream")
+		s.buf = append(s.buf, "retry: 2000\n\n"...)
+	} else {
+		h.Set("Content-Type", "application/x-ndjson")
+	}
+	s.c.WriteHeader(http.StatusOK)
+}
+
+// flush sends what is in buf.
+func (s *streamWriter) flush() error {
+	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	_, err := s.c.Write(s.buf)
+	s.buf = s.buf[:0]
+	if err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
+
+// message writes one message.
+func (s *streamWriter) message(m proto.Message) error {
+	s.begin()
+	var err error
+	if !s.events {
+		s.buf = append(s.buf, `{"result":`...)
+		if s.buf, err = marshalJSON.MarshalAppend(s.buf, m); err != nil {
+			return err
+		}
+		s.buf = append(s.buf, "}\n"...)
+		return s.flush()
+	}
+	if s.resume != nil {
+		if id := m.ProtoReflect().Get(s.resume).String(); id != "" && !strings.ContainsAny(id, "\r\n\x00") {
+			s.buf = append(append(append(s.buf, "id: "...), id...), '\n')
+		}
+	}
+	s.buf = append(s.buf, "event: message\ndata: "...)
+	if s.buf, err = marshalJSON.MarshalAppend(s.buf, m); err != nil { // one line: protojson escapes breaks
+		return err
+	}
+	s.buf = append(s.buf, "\n\n"...)
+	return s.flush()
+}
+
+// comment writes what readers skip; it keeps proxies from closing an idle connection.
+func (s *streamWriter) comment(text string) error {
+	s.begin()
+	s.buf = append(append(append(s.buf, ':'), text...), "\n\n"...)
+	return s.flush()
+}
+
+// end says that the stream is complete, so that a client need not come back.
+func (s *streamWriter) end() error {
+	s.begin()
+	if s.events {
+		s.buf = append(s.buf, "event: end\ndata: {}\n\n"...)
+	}
+	return s.flush()
+}
+
+// failure says why the stream ended; status is the JSON of an error's body.
+func (s *streamWriter) failure(status []byte) error {
+	if s.events {
+		s.buf = append(append(append(s.buf, "event: error\ndata: "...), status...), "\n\n"...)
+	} else {
+		s.buf = append(append(append(s.buf, `{"error":`...), status...), "}\n"...)
+	}
+	return s.flush()
+}
