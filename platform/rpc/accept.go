@@ -14,6 +14,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/errs"
+	idem "github.com/waybill-dev/waybill/platform/idempotency"
 )
 
 // An IdempotencyKey names a call that its caller may make again: the same caller
@@ -38,7 +39,9 @@ func Idempotency(ctx context.Context) (IdempotencyKey, bool) {
 // WithIdempotency gives a context as handlers of KEYED methods get it, for tests
 // and for work that did not arrive as a call.
 func WithIdempotency(ctx context.Context, k IdempotencyKey) context.Context {
-	return context.WithValue(ctx, idempotencyKey{}, k)
+	ctx = context.WithValue(ctx, idempotencyKey{}, k)
+	// The transaction that stores the answer finds the key here.
+	return idem.NewContext(ctx, idem.Key{Caller: k.Caller, Method: k.Method, Value: k.Key, Fingerprint: k.Fingerprint})
 }
 
 // accept looks at a decoded request: the last part of the chain.
