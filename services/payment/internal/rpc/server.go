@@ -9,6 +9,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/cardscan"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/react"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	"github.com/waybill-dev/waybill/services/payment"
@@ -38,6 +39,21 @@ func (s *Server) GetPayment(ctx context.Context, req *paymentv1.GetPaymentReques
 		return nil, err
 	}
 	return present(p.Payment, p.Version), nil
+}
+
+// ListPayments lists payments; customers see their own.
+func (s *Server) ListPayments(ctx context.Context, req *paymentv1.ListPaymentsRequest) (*paymentv1.ListPaymentsResponse, error) {
+	found, next, err := s.Store.List(ctx, listing.Query{
+		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), Filter: req.GetFilter(), OrderBy: req.GetOrderBy(), Owner: auth.Owner(ctx),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &paymentv1.ListPaymentsResponse{Payments: make([]*paymentv1.Payment, len(found)), NextPageToken: next}
+	for i, p := range found {
+		out.Payments[i] = present(p.Payment, p.Version)
+	}
+	return out, nil
 }
 
 // RefundPayment pays money back. What was found by its payment id is changed by

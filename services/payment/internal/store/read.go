@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/sqldb"
+	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	"github.com/waybill-dev/waybill/services/payment"
 )
 
@@ -61,21 +64,55 @@ func (s *Store) OfOrder(ctx context.Context, orderID string) (Versioned, error) 
 	return v, err
 }
 
-// Select gives the payments that a condition picks. The condition begins after
-// WHERE and may hold ORDER BY and LIMIT; what has no order yet is left out.
-func (s *Store) Select(ctx context.Context, condition string, args ...any) ([]Versioned, error) {
-	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM payments WHERE user_id <> '' AND `+condition, args...)
+// payments is the list of payments as callers see it.
+var payments = listing.New(listing.Spec[Versioned]{
+	Name: "payments",
+	Fields: map[string]listing.Field[Versioned]{
+		"order_id":    {Column: "id", Type: listing.String},
+		"user_id":     {Column: "user_id", Type: listing.String, Everything: true},
+		"status":      {Column: "status", Type: listing.Enum, Values: statuses()},
+		"create_time": {Column: "created_at", Type: listing.Time, Sort: func(v Versioned) any { return v.Created }},
+	},
+	Order: "create_time desc",
+	Key:   "id",
+	KeyOf: func(v Versioned) string { return v.OrderID },
+	Owner: "user_id",
+})
+
+// statuses gives the numbers of the statuses by their names, with and without
+// the prefix that the contract puts before them.
+func statuses() map[string]any {
+	const prefix = "PAYMENT_STATUS_"
+	values := listing.EnumValues(paymentv1.PaymentStatus(0).Descriptor())
+	for name, number := range maps.Clone(values) {
+		values[strings.TrimPrefix(name, prefix)] = number
+	}
+	return values
+}
+
+// List gives a page of payments and the token of the next. Payments whose order
+// is not known yet are left out. Errors of the query are errs.Invalid.
+func (s *Store) List(ctx context.Context, q listing.Query) ([]Versioned, string, error) {
+	page, err := payments.Parse(q)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM payments WHERE payment_id <> '' AND `+page.SQL, page.Args...)
+	if err != nil {
+		return nil, "", err
 	}
 	defer rows.Close()
 	var all []Versioned
 	for rows.Next() {
 		v, err := scanVersioned(rows)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		all = append(all, v)
 	}
-	return all, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, "", err
+	}
+	all, next := payments.Cut(page, all)
+	return all, next, nil
 }
