@@ -3,10 +3,12 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -40,7 +42,12 @@ func (c *conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 	}
 	lent := &loan{msg: req}
 	defer lent.end()
-	return ch.Invoke(context.WithValue(ctx, originKey{}, c.from), method, lent, reply, opts...)
+	err = ch.Invoke(context.WithValue(ctx, originKey{}, c.from), method, lent, reply, opts...)
+	if errors.Is(err, io.EOF) && ctx.Err() != nil {
+		// The channel says so when the handler was done before it saw that ctx was.
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return err
 }
 
 // loan is a request on its way. A call that is given up returns before the

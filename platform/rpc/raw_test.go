@@ -100,7 +100,7 @@ func (c *rawConn) answer(id uint32) string {
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
-				wantNoError(c.t, c.framer.WriteSettingsAck())
+				c.wrote(c.framer.WriteSettingsAck())
 			}
 		case *http2.GoAwayFrame:
 			return "goaway " + f.ErrCode.String()

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	canonical "google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
@@ -45,7 +46,7 @@ func (m *method) attributes() {
 		m.metrics = append(m.metrics, metric.WithAttributeSet(attribute.NewSet(
 			attribute.String("rpc.system.name", "grpc"),
 			attribute.String("rpc.method", strings.TrimPrefix(m.name, "/")),
-			attribute.String("rpc.response.status_code", code.String()))))
+			attribute.String("rpc.response.status_code", canonical.Code(code).String()))))
 	}
 }
 
