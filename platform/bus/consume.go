@@ -37,10 +37,9 @@ type Subscription struct {
 	kick    chan struct{} // something looks wrong: ask the broker now
 	stop    chan struct{}
 	stopNow sync.Once
-	cut     chan struct{} // do not wait for buffered deliveries any more
-	cutNow  sync.Once
-	done    chan struct{}
+	done    chan struct{} // closed when handle will not be called any more
 
+	dropping  atomic.Bool // what is buffered is not to be handled any more
 	handling  atomic.Bool
 	attached  atomic.Bool
 	refused   atomic.Pointer[error]
@@ -65,7 +64,7 @@ func (b *Bus) Consume(ctx context.Context, c Consumer, handle func(*Delivery)) (
 	}
 	s := &Subscription{
 		b: b, cfg: c, config: config, handle: handle,
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{}),
+		kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	b.mu.Lock()
 	if b.closing.Load() {
@@ -113,16 +112,17 @@ func (c *Consumer) complete() (jetstream.ConsumerConfig, error) {
 func (s *Subscription) Attached() bool { return s.attached.Load() }
 
 // Stop ends the subscription: deliveries that are buffered are still handled,
-// then Stop returns. If ctx ends first they are dropped, which means that they
-// come again after AckWait, and ctx's error is returned. The consumer itself
-// stays and keeps its place. Stop may be called more than once.
+// then Stop returns. If ctx ends first the rest is dropped, which means that it
+// comes again after AckWait, and ctx's error is returned, while handle may still
+// run. The consumer itself stays and keeps its place. Stop may be called more
+// than once.
 func (s *Subscription) Stop(ctx context.Context) error {
 	s.stopNow.Do(func() { close(s.stop) })
 	select {
 	case <-s.done:
 		return nil
 	case <-ctx.Done():
-		s.cutNow.Do(func() { close(s.cut) })
+		s.dropping.Store(true)
 		return ctx.Err()
 	}
 }
@@ -189,7 +189,6 @@ func (s *Subscription) drain(running jetstream.ConsumeContext) {
 	select {
 	case <-running.Closed():
 	case <-s.b.closed:
-	case <-s.cut:
 	}
 }
 
@@ -249,6 +248,9 @@ func (b *Bus) putConsumer(ctx context.Context, stream string, cfg jetstream.Cons
 }
 
 func (s *Subscription) deliver(m jetstream.Msg) {
+	if s.dropping.Load() {
+		return
+	}
 	s.handling.Store(true)
 	defer s.handling.Store(false)
 	d, ok := newDelivery(m, s.cfg.Stream, s.b.conn)

@@ -90,14 +90,17 @@ func joinUnlock(err error, unlock func() error) error {
 	return err
 }
 
-// serverLog puts the embedded broker's log into ours. Its notices are our debug
-// lines: a broker inside the process should not talk unless something is wrong.
+// serverLog puts the embedded broker's log into ours. Its notices (banner and
+// all) go below our debug lines: a broker inside the process should not talk
+// unless something is wrong.
 type serverLog struct {
 	log   *slog.Logger
 	once  sync.Once
 	fatal chan struct{} // closed at the first fatal line, which must not end the process
 	why   string
 }
+
+const levelTrace = slog.LevelDebug - 4
 
 func (l *serverLog) reason() string { return l.why }
 
@@ -107,11 +110,11 @@ func (l *serverLog) write(level slog.Level, format string, v []any) string {
 	return text
 }
 
-func (l *serverLog) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
+func (l *serverLog) Noticef(format string, v ...any) { l.write(levelTrace, format, v) }
 func (l *serverLog) Warnf(format string, v ...any)   { l.write(slog.LevelWarn, format, v) }
 func (l *serverLog) Errorf(format string, v ...any)  { l.write(slog.LevelError, format, v) }
-func (l *serverLog) Debugf(format string, v ...any)  { l.write(slog.LevelDebug, format, v) }
-func (l *serverLog) Tracef(format string, v ...any)  { l.write(slog.LevelDebug, format, v) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.write(levelTrace, format, v) }
+func (l *serverLog) Tracef(format string, v ...any)  { l.write(levelTrace, format, v) }
 func (l *serverLog) Fatalf(format string, v ...any) {
 	text := l.write(slog.LevelError, format, v)
 	l.once.Do(func() { l.why = text; close(l.fatal) })
