@@ -11,44 +11,47 @@ import (
 
 // Deadlines says how long an order may stay in a status. In PLACED to CAPTURED it
 // is undone after that time. An undoing or a return that takes longer is asked
-// for again, each time after twice the time, until it takes MaxReminder.
+// for again, each time after twice the time, up to 64 times the first.
 type Deadlines struct {
-	Placed      time.Duration
-	Held        time.Duration
-	Authorized  time.Duration
-	Committed   time.Duration
-	Captured    time.Duration
-	Cancelling  time.Duration
-	Returning   time.Duration
-	MaxReminder time.Duration
+	Placed     time.Duration
+	Held       time.Duration
+	Authorized time.Duration
+	Committed  time.Duration
+	Captured   time.Duration
+	Cancelling time.Duration
+	Returning  time.Duration
 }
+
+const (
+	maxDeadline  = 365 * 24 * time.Hour
+	maxDoublings = 6
+)
 
 // DefaultDeadlines gives deadlines far above what a working system needs, so that
 // only what is stuck is undone.
 func DefaultDeadlines() Deadlines {
 	return Deadlines{
-		Placed:      5 * time.Minute,
-		Held:        15 * time.Minute,
-		Authorized:  5 * time.Minute,
-		Committed:   15 * time.Minute,
-		Captured:    15 * time.Minute,
-		Cancelling:  30 * time.Second,
-		Returning:   24 * time.Hour,
-		MaxReminder: 24 * time.Hour,
+		Placed:     5 * time.Minute,
+		Held:       15 * time.Minute,
+		Authorized: 5 * time.Minute,
+		Committed:  15 * time.Minute,
+		Captured:   15 * time.Minute,
+		Cancelling: 30 * time.Second,
+		Returning:  24 * time.Hour,
 	}
 }
 
-// Validate fails unless every deadline is positive.
+// Validate fails unless every deadline is positive and at most maxDeadline.
 func (d Deadlines) Validate() error {
 	for _, f := range []struct {
 		name string
 		d    time.Duration
 	}{
 		{"placed", d.Placed}, {"held", d.Held}, {"authorized", d.Authorized}, {"committed", d.Committed}, {"captured", d.Captured},
-		{"cancelling", d.Cancelling}, {"returning", d.Returning}, {"max_reminder", d.MaxReminder},
+		{"cancelling", d.Cancelling}, {"returning", d.Returning},
 	} {
-		if f.d <= 0 {
-			return errs.E(errs.Invalid, "DEADLINE", "the deadline %s must be positive", f.name)
+		if f.d <= 0 || f.d > maxDeadline {
+			return errs.E(errs.Invalid, "DEADLINE", "the deadline %s must be positive and at most %s", f.name, maxDeadline)
 		}
 	}
 	return nil
@@ -69,20 +72,13 @@ func (d Deadlines) next(s Status, n int64, now time.Time) time.Time {
 	case Captured:
 		wait = d.Captured
 	case Cancelling:
-		wait = d.growing(d.Cancelling, n)
+		wait = d.Cancelling << min(n, maxDoublings)
 	case Returning:
-		wait = d.growing(d.Returning, n)
+		wait = d.Returning << min(n, maxDoublings)
 	default:
 		return time.Time{}
 	}
 	return now.Add(wait)
-}
-
-func (d Deadlines) growing(wait time.Duration, n int64) time.Duration {
-	for ; n > 0 && wait < d.MaxReminder; n-- {
-		wait *= 2
-	}
-	return max(min(wait, d.MaxReminder), 0)
 }
 
 // New gives an order that is placed now.

@@ -184,12 +184,12 @@ func TestRemindersGrowUpToTheirLimit(t *testing.T) {
 		waits = append(waits, o.Deadline.Sub(noon))
 	}
 	for i, w := range waits {
-		if want := min(d.Cancelling<<(i+1), d.MaxReminder); w != want {
+		if want := min(d.Cancelling<<(i+1), 64*d.Cancelling); w != want {
 			t.Errorf("reminder %d waits %v, want %v", i+1, w, want)
 		}
 	}
 	o.Reminders = 1 << 40
-	if o, _, _ = d.Apply("o", o, Input{Message: DeadlinePassed}, noon); o.Deadline.Sub(noon) != d.MaxReminder {
+	if o, _, _ = d.Apply("o", o, Input{Message: DeadlinePassed}, noon); o.Deadline.Sub(noon) != 64*d.Cancelling {
 		t.Errorf("after very many reminders the wait is %v", o.Deadline.Sub(noon))
 	}
 }

@@ -18,14 +18,13 @@ type Config struct {
 
 // DeadlineConfig says how long an order may stay in a status.
 type DeadlineConfig struct {
-	Placed      time.Duration `help:"longest wait for stock; the order is undone after it"`
-	Held        time.Duration `help:"longest wait for the authorization; the order is undone after it"`
-	Authorized  time.Duration `help:"longest wait for the stock to be committed; the order is undone after it"`
-	Committed   time.Duration `help:"longest wait for the capture; the order is undone after it"`
-	Captured    time.Duration `help:"longest wait for a carrier; the order is undone after it"`
-	Cancelling  time.Duration `help:"wait before an undoing is asked for again; doubled each time"`
-	Returning   time.Duration `help:"wait before a return is asked for again; doubled each time"`
-	MaxReminder time.Duration `help:"longest wait before asking again"`
+	Placed     time.Duration `help:"longest wait for stock; the order is undone after it"`
+	Held       time.Duration `help:"longest wait for the authorization; the order is undone after it"`
+	Authorized time.Duration `help:"longest wait for the stock to be committed; the order is undone after it"`
+	Committed  time.Duration `help:"longest wait for the capture; the order is undone after it"`
+	Captured   time.Duration `help:"longest wait for a carrier; the order is undone after it"`
+	Cancelling time.Duration `help:"wait before an undoing is asked for again; doubled each time, six times"`
+	Returning  time.Duration `help:"wait before a return is asked for again; doubled each time, six times"`
 }
 
 // DefaultConfig gives the configuration that fits most systems.

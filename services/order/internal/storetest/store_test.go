@@ -1,0 +1,10 @@
+package storetest_test
+
+import (
+	"testing"
+
+	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	"github.com/waybill-dev/waybill/services/order/internal/storetest"
+)
+
+func TestTheStoreKeepsItsWordOnBothDatabases(t *testing.T) { sqldbtest.Each(t, storetest.Run) }
