@@ -48,6 +48,8 @@ func (e *encoder) params(from, to int) ([][]byte, []int16) {
 	for i := from; i < to; i++ {
 		if e.null[i] {
 			e.values = append(e.values, nil)
+		} else if start == e.ends[i] {
+			e.values = append(e.values, []byte{}) // a slice of a buffer not made yet would be nil, which is NULL
 		} else {
 			e.values = append(e.values, e.buf[start:e.ends[i]:e.ends[i]])
 		}
