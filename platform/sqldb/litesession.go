@@ -2,7 +2,7 @@ package sqldb
 
 import (
 	"context"
-	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,8 +11,12 @@ import (
 	lite "modernc.org/sqlite"
 )
 
-// multiRows are the numbers of rows of the multi-row INSERTs, largest first.
-var multiRows = [...]int{128, 16}
+// multiRows are the numbers of rows of the multi-row INSERTs, largest first; what
+// is left goes row by row. Measured in one transaction: 128 rows take half the
+// time of a loop with 64 at a time, 64 do as well as 128, and 8 still save a
+// third. An UPDATE of many rows halves its time at 64 and gains nothing at 8. A
+// SELECT or DELETE by keys from a JSON array beats a loop from two keys on.
+var multiRows = [...]int{64, 8}
 
 // liteSession is one transaction on SQLite. It holds the only writer from its
 // first run to its end. Statements run without the context's help, since each is
@@ -291,64 +295,77 @@ func (s *liteSession) insertReturning(f *tableSQL, rows [][]any, o *op, callback
 }
 
 func (s *liteSession) update(f *tableSQL, rows [][]any) error {
-	for _, row := range rows {
-		s.conn.args = s.conn.args[:0]
-		if err := s.bindRow(f.t, row, f.order); err != nil {
-			return err
+	for len(rows) > 0 {
+		n, sql, order := 1, f.update, f.order
+		if len(rows) >= multiRows[0] {
+			n, sql, order = multiRows[0], f.updateMax, nil
 		}
-		n, err := s.conn.exec(context.Background(), f.update, s.conn.args)
+		s.conn.args = s.conn.args[:0]
+		for _, row := range rows[:n] {
+			if err := s.bindRow(f.t, row, order); err != nil {
+				return err
+			}
+		}
+		affected, err := s.conn.exec(context.Background(), sql, s.conn.args)
 		if err != nil {
 			return err
 		}
-		if n != 1 {
+		if affected != int64(n) {
 			return ErrMissing
 		}
+		rows = rows[n:]
 	}
 	return nil
 }
 
-// sortedKeys gives keys in order and each once.
-func sortedKeys(keys []string) []string {
-	if !slices.IsSorted(keys) {
-		keys = slices.Sorted(slices.Values(keys))
-	} else {
-		keys = slices.Clone(keys)
+// bindKeys binds keys and gives the statement that takes them, one or many.
+func (s *liteSession) bindKeys(keys []string, one, many string) (string, error) {
+	s.conn.args = s.conn.args[:0]
+	if len(keys) == 1 {
+		s.conn.bind(keys[0])
+		return one, nil
 	}
-	return slices.Compact(keys)
+	list, err := json.Marshal(keys)
+	if err != nil {
+		return "", err
+	}
+	s.conn.bind(string(list))
+	return many, nil
 }
 
 func (s *liteSession) load(f *tableSQL, o *op, callback *error) error {
 	if err := f.needTextKey(); err != nil {
 		return err
 	}
-	for _, k := range sortedKeys(o.keys) {
-		s.conn.args = s.conn.args[:0]
-		s.conn.bind(k)
-		rows, err := s.conn.queryBound(context.Background(), f.load, s.conn.args)
-		if err != nil {
-			return err
-		}
-		if err := rows.each(o.fn, callback); err != nil {
-			return err
-		}
+	sql, err := s.bindKeys(o.keys, f.loadOne, f.load)
+	if err != nil {
+		return err
 	}
-	return nil
+	rows, err := s.conn.queryBound(context.Background(), sql, s.conn.args)
+	if err != nil {
+		return err
+	}
+	return rows.each(o.fn, callback)
 }
 
 func (s *liteSession) delete(f *tableSQL, o *op, callback *error) error {
 	if err := f.needTextKey(); err != nil {
 		return err
 	}
-	for _, k := range sortedKeys(o.keys) {
-		s.conn.args = s.conn.args[:0]
-		s.conn.bind(k)
-		n, err := s.conn.exec(context.Background(), f.delete, s.conn.args)
-		if err != nil {
-			return err
-		}
-		if n > 0 && o.fn != nil && *callback == nil {
-			*callback = o.fn(valueRow{driver.Value(k)})
-		}
+	sql, err := s.bindKeys(o.keys, f.deleteOne, f.delete)
+	if err != nil {
+		return err
 	}
-	return nil
+	if len(o.keys) == 1 {
+		n, err := s.conn.exec(context.Background(), sql, s.conn.args)
+		if n > 0 && o.fn != nil && *callback == nil {
+			*callback = o.fn(valueRow{o.keys[0]})
+		}
+		return err
+	}
+	rows, err := s.conn.queryBound(context.Background(), sql, s.conn.args)
+	if err != nil {
+		return err
+	}
+	return rows.each(o.fn, callback)
 }

@@ -281,7 +281,7 @@ func (step *pgStep) read(p *pgconn.Pipeline, callback *error) error {
 func (s *pgSession) failed(err error, step *pgStep, mode runMode) error {
 	var pe *pgconn.PgError
 	told := errors.As(err, &pe)
-	if mode != runSend && (!told || fatal(pe)) && !pgconn.SafeToRetry(err) {
+	if mode != runSend && lost(err) {
 		return unknown(err)
 	}
 	if !told && !isContext(err) {

@@ -168,7 +168,8 @@ func (db *DB) Dialect() Dialect { return db.dialect }
 // Ping makes one round trip to the database.
 func (db *DB) Ping(ctx context.Context) error { return db.b.ping(ctx) }
 
-// Close waits for running work and closes every connection.
+// Close waits until transactions and rows have ended and closes every
+// connection.
 func (db *DB) Close() error { return db.b.close() }
 
 // Migrate brings the tables of name up to date with the files in fsys, in its
@@ -195,8 +196,8 @@ func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) *Row {
 }
 
 // Exec runs one statement in a transaction of its own and gives the number of
-// rows it touched. When the connection dies meanwhile the outcome is unknown,
-// see Ambiguous.
+// rows it touched. Once it is under way the end of ctx no longer stops it. When
+// the connection dies meanwhile the outcome is unknown, see Ambiguous.
 func (db *DB) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
 	ops := []op{{kind: opExec, sql: sql, args: args}}
 	s := db.b.session()

@@ -37,6 +37,8 @@ type sqlite struct {
 	closing   sync.Once
 	closed    chan struct{}
 	lastCheck time.Time // of the log's size; owned by the holder of the writer
+	logLimit  int64
+	logEvery  time.Duration
 }
 
 func openSQLite(ctx context.Context, cfg Config) (_ *sqlite, err error) {
@@ -51,7 +53,8 @@ func openSQLite(ctx context.Context, cfg Config) (_ *sqlite, err error) {
 	if err != nil {
 		return nil, lockError(path, err)
 	}
-	b := &sqlite{cfg: cfg, path: path, lock: lock, closed: make(chan struct{}), write: make(chan *liteConn, 1)}
+	b := &sqlite{cfg: cfg, path: path, lock: lock, closed: make(chan struct{}), write: make(chan *liteConn, 1),
+		logLimit: logLimit, logEvery: logCheckEvery}
 	readers := cfg.MaxConns
 	if readers <= 0 {
 		readers = 4
@@ -289,11 +292,11 @@ const (
 // in it. The holder of the writer calls it after a commit.
 func (b *sqlite) trim(c *liteConn) {
 	now := time.Now()
-	if now.Sub(b.lastCheck) < logCheckEvery {
+	if now.Sub(b.lastCheck) < b.logEvery {
 		return
 	}
 	b.lastCheck = now
-	if info, err := os.Stat(b.path + "-wal"); err != nil || info.Size() < logLimit {
+	if info, err := os.Stat(b.path + "-wal"); err != nil || info.Size() < b.logLimit {
 		return
 	}
 	ctx := context.Background()

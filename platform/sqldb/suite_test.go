@@ -154,6 +154,77 @@ func TestBulkRowsComeBackAsTheyWent(t *testing.T) {
 	})
 }
 
+func TestManyRowsAreUpdatedEachOnItsOwn(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		rows, ids := thingsNamed(0, 200)
+		var wide [][]any
+		for i := range 200 {
+			wide = append(wide, []any{i % 7, "old", fmt.Sprint(i)})
+		}
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, rows); b.Insert(pairs, wide) })
+		for i := range rows {
+			rows[i][1], rows[i][3], rows[i][6] = 1000+i, time.UnixMicro(int64(i)), "odd "+ids[i]
+			wide[i] = []any{i % 7, "new " + fmt.Sprint(i), fmt.Sprint(i)}
+		}
+		slices.Reverse(rows)
+		commit(t, db, func(b *sqldb.Batch) { b.Update(things, rows); b.Update(pairs, wide) })
+		got := load(t, db, ids...)
+		for i, f := range got {
+			if f.ID != ids[i] || f.N != int64(1000+i) || f.At.UnixMicro() != int64(i) || *f.Odd != "odd "+f.ID {
+				t.Errorf("row %d is %+v", i, f)
+			}
+		}
+		if n := count(t, db, "SELECT count(*) FROM pair WHERE v = 'new ' || a"); len(got) != 200 || n != 200 {
+			t.Errorf("%d and %d rows were updated", len(got), n)
+		}
+		rows[150] = thing("none", 0)
+		if err := tryCommit(db, func(b *sqldb.Batch) { b.Update(things, rows) }); !errors.Is(err, sqldb.ErrMissing) {
+			t.Errorf("a missing row among many gave %v", err)
+		}
+	})
+}
+
+func TestEachNewKeyIsToldToOneOfManyTransactions(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		const workers, keys = 6, 90
+		var mu sync.Mutex
+		seen := map[string]int{}
+		var wg sync.WaitGroup
+		for w := range workers {
+			wg.Go(func() {
+				for from := 0; from < keys; from += 30 {
+					rows, _ := thingsNamed(from, from+30)
+					if w%2 == 0 {
+						slices.Reverse(rows) // a deadlock, if locks were taken in this order
+					}
+					err := tryCommit(db, func(b *sqldb.Batch) {
+						b.InsertNew(things, rows, func(s sqldb.Scanner) error {
+							mu.Lock()
+							defer mu.Unlock()
+							var id string
+							err := s.Scan(&id)
+							seen[id]++
+							return err
+						})
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for id, n := range seen {
+			if n != 1 {
+				t.Errorf("%s was new %d times", id, n)
+			}
+		}
+		if len(seen) != keys {
+			t.Errorf("%d keys", len(seen))
+		}
+	})
+}
+
 func TestArgumentsAndColumnsConvert(t *testing.T) {
 	type word string
 	each(t, func(t *testing.T, db *sqldb.DB) {

@@ -50,8 +50,11 @@ type tableSQL struct {
 	load      string
 	loadLock  string
 	delete    string
+	loadOne   string // SQLite's form for one key
+	deleteOne string
 	returning sync.Map // joined column names -> insert statement
-	multi     [2]multiSQL
+	multi     [len(multiRows)]multiSQL
+	updateMax string // UPDATE of multiRows[0] rows
 }
 
 // multiSQL is an INSERT of several rows at once (SQLite).
@@ -212,18 +215,25 @@ func (f *tableSQL) sqlite() {
 	for i := range multiRows {
 		f.multi[i].insertNew = f.multi[i].insert + conflict + " RETURNING " + key
 	}
-	f.load = "SELECT " + cols + " FROM " + table + " WHERE " + quote(t.Key[0]) + " = ?"
-	f.loadLock = f.load
-	f.delete = "DELETE FROM " + table + " WHERE " + quote(t.Key[0]) + " = ?"
+	first := quote(t.Key[0])
+	f.loadOne = "SELECT " + cols + " FROM " + table + " WHERE " + first + " = ?"
+	f.load = "SELECT " + cols + " FROM " + table + " WHERE " + first + " IN (SELECT value FROM json_each(?)) ORDER BY " + first
+	f.deleteOne = "DELETE FROM " + table + " WHERE " + first + " = ?"
+	f.delete = "DELETE FROM " + table + " WHERE " + first + " IN (SELECT value FROM json_each(?)) RETURNING " + first
 	if len(f.order) == len(f.key) {
 		return
 	}
-	var set, match []string
+	var set, setMany, match, matchMany []string
 	for _, i := range f.order[:len(f.order)-len(f.key)] {
-		set = append(set, quote(t.Columns[i].Name)+" = ?")
+		n := quote(t.Columns[i].Name)
+		set = append(set, n+" = ?")
+		setMany = append(setMany, n+" = v.column"+strconv.Itoa(i+1))
 	}
-	for _, k := range t.Key {
+	for j, k := range t.Key {
 		match = append(match, quote(k)+" = ?")
+		matchMany = append(matchMany, "t."+quote(k)+" = v.column"+strconv.Itoa(f.key[j]+1))
 	}
 	f.update = "UPDATE " + table + " SET " + strings.Join(set, ", ") + " WHERE " + strings.Join(match, " AND ")
+	f.updateMax = "UPDATE " + table + " AS t SET " + strings.Join(setMany, ", ") + " FROM (VALUES " +
+		strings.Repeat(one+", ", multiRows[0]-1) + one + ") AS v WHERE " + strings.Join(matchMany, " AND ")
 }
