@@ -68,9 +68,9 @@ type schema struct {
 	Items                *schema
 	Required             []string
 	Enum                 []string
-	MinLength, MaxLength *int
-	MinItems, MaxItems   *int
-	Minimum, Maximum     *json.Number
+	MinLength, MaxLength json.Number
+	MinItems, MaxItems   json.Number
+	Minimum, Maximum     json.Number
 }
 
 // page is what the template shows.
@@ -282,28 +282,28 @@ func (d *document) row(name string, s *schema, depth int) row {
 	if r.Description == "" {
 		r.Description = target.Description
 	}
-	var rules []string
-	add := func(format string, v *int) {
-		if v != nil {
-			rules = append(rules, fmt.Sprintf(format, *v))
-		}
-	}
-	add("at least %d characters", target.MinLength)
-	add("at most %d characters", target.MaxLength)
-	add("at least %d items", target.MinItems)
-	add("at most %d items", target.MaxItems)
-	if target.Minimum != nil {
-		rules = append(rules, "from "+target.Minimum.String())
-	}
-	if target.Maximum != nil {
-		rules = append(rules, "to "+target.Maximum.String())
-	}
+	rules := slices.Concat(
+		span(target.MinLength, target.MaxLength, " characters"), span(target.MinItems, target.MaxItems, " items"),
+		span(target.Minimum, target.Maximum, ""))
 	if target.Pattern != "" && target.Format != "uuid" {
-		rules = append(rules, target.Pattern)
+		rules = append(rules, "in the form "+target.Pattern)
 	}
 	rules = append(rules, target.Enum...)
 	r.Rules = strings.Join(rules, ", ")
 	return r
+}
+
+// span says between which bounds something lies.
+func span(low, high json.Number, unit string) []string {
+	switch {
+	case low != "" && high != "":
+		return []string{low.String() + " to " + high.String() + unit}
+	case low != "":
+		return []string{"at least " + low.String() + unit}
+	case high != "":
+		return []string{"at most " + high.String() + unit}
+	}
+	return nil
 }
 
 // typeName names the type of a value.

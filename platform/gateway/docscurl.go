@@ -74,8 +74,8 @@ func (d *document) example(name string, s *schema, depth int) any {
 	case target.Type == "array":
 		return []any{d.example(name, target.Items, depth+1)}
 	case target.Type == "integer" || target.Type == "number":
-		if target.Minimum != nil && target.Minimum.String() != "0" {
-			return json.RawMessage(target.Minimum.String())
+		if target.Minimum != "" && target.Minimum != "0" {
+			return target.Minimum
 		}
 		return 1
 	case target.Type == "boolean":
@@ -110,7 +110,7 @@ func exampleText(name string, s *schema) string {
 		return "0197a1f0-7c3e-7000-8000-000000000001"
 	case s.Format == "date-time":
 		return "2026-01-31T12:00:00Z"
-	case s.Format == "email":
+	case s.Format == "email", name == "email":
 		return "ann@example.com"
 	case s.Format == "int64":
 		return "1250"
