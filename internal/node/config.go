@@ -1,0 +1,239 @@
+// Package node makes a process out of services: one, some or all of them, on the
+// databases, the broker and the neighbours that its configuration names. The
+// commands and the system tests start Waybill through it.
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/telemetry"
+	"github.com/waybill-dev/waybill/services/auth/authd"
+	"github.com/waybill-dev/waybill/services/inventory/inventoryd"
+	"github.com/waybill-dev/waybill/services/order/orderd"
+	"github.com/waybill-dev/waybill/services/payment/paymentd"
+	"github.com/waybill-dev/waybill/services/shipping/shippingd"
+	"github.com/waybill-dev/waybill/services/user/userd"
+)
+
+// Names lists all services a process can run, in the order in which they start.
+var names = []string{"auth", "user", "inventory", "payment", "shipping", "order", "gateway"}
+
+// Config is everything about a process that can be chosen.
+type Config struct {
+	Services []string `help:"services to run in this process: all, or any of auth, user, inventory, payment, shipping, order, gateway"`
+	Upstream []string `help:"where a service that runs elsewhere is found, name=target, as in order=dns:///order:9090 (the default for each)"`
+
+	Data string   `help:"directory for databases and streams that are kept by this process"`
+	DB   []string `help:"database: postgres://… or sqlite:<directory> for all services, or service=url for one of them; by default SQLite under --data"`
+
+	NATS            string           `key:"nats" help:"brokers to use, nats://host:4222,…; by default one runs in this process, with its streams under --data"`
+	NATSCredentials string           `key:"nats_credentials" help:"credentials file for the broker"`
+	NATSUser        string           `key:"nats_user" help:"user name for the broker"`
+	NATSPassword    telemetry.Secret `key:"nats_password" help:"password for the broker"`
+	NATSSync        time.Duration    `key:"nats_sync" help:"how often the broker in this process forces its streams to disk; 0 is before every acknowledgement"`
+	NATSReplicas    int              `key:"nats_replicas" help:"copies of each stream the brokers keep"`
+
+	HTTPAddr  string `key:"http_addr" help:"address of the REST interface"`
+	GRPCAddr  string `key:"grpc_addr" help:"address of the gRPC interface"`
+	AdminAddr string `key:"admin_addr" help:"address for health, metrics and profiles; keep it away from the public"`
+
+	Reflection  bool          `help:"let gRPC clients ask what services and methods there are"`
+	BatchSize   int           `help:"messages per transaction; 1 switches batching off"`
+	DBConns     int           `key:"db_conns" help:"connections to Postgres per service"`
+	DrainDelay  time.Duration `help:"how long to go on serving after readiness went false, so that load balancers notice"`
+	StopTimeout time.Duration `help:"how long an orderly stop may take"`
+
+	Admin AdminConfig
+	Log   LogConfig
+	Trace TraceConfig
+	REST  RESTConfig `key:"rest"`
+	Limit LimitConfig
+
+	Auth      authd.Config
+	User      userd.Config
+	Inventory inventoryd.Config
+	Order     orderd.Config
+	Payment   paymentd.Config
+	Shipping  shippingd.Config
+
+	natsDir string // instead of the one under Data
+}
+
+// AdminConfig names the first administrator.
+type AdminConfig struct {
+	Email    string           `help:"e-mail address of the administrator that is made when there is none of this address"`
+	Password telemetry.Secret `help:"password of that administrator; later changes here do not change it"`
+}
+
+// LogConfig says what the process writes to standard error.
+type LogConfig struct {
+	Level  slog.Level       `help:"least level that is logged: debug, info, warn or error"`
+	Format telemetry.Format `help:"text, json, or auto for text on a terminal and json elsewhere"`
+}
+
+// TraceConfig says which traces are recorded and where they go.
+type TraceConfig struct {
+	Ratio    float64 `help:"share of new traces that is recorded, 0 to 1"`
+	Endpoint string  `help:"host:port of an OTLP/gRPC collector; without one traces have ids but are not sent"`
+	Insecure bool    `help:"speak to the collector without TLS"`
+}
+
+// RESTConfig says how the REST interface treats its callers.
+type RESTConfig struct {
+	CORSOrigins []string `key:"cors_origins" help:"origins whose pages may call the REST interface from a browser; * for any"`
+	ProxyHops   int      `help:"trusted proxies in front of the REST interface, whose word on a client's address is believed"`
+	AccessLog   bool     `help:"log every request"`
+}
+
+// LimitConfig says how much one caller may ask for.
+type LimitConfig struct {
+	UserRate  float64 `help:"calls per second of one user, 0 for no limit"`
+	UserBurst int     `help:"calls of one user at once"`
+	IPRate    float64 `key:"ip_rate" help:"calls per second of one address without a valid token, 0 for no limit"`
+	IPBurst   int     `key:"ip_burst" help:"calls of one address at once"`
+}
+
+// DefaultConfig gives a process that runs everything by itself.
+func DefaultConfig() Config {
+	t := telemetry.DefaultConfig()
+	return Config{
+		Services:    []string{"all"},
+		Data:        "data",
+		NATSSync:    100 * time.Millisecond,
+		HTTPAddr:    ":8080",
+		GRPCAddr:    ":9090",
+		AdminAddr:   ":9091",
+		Reflection:  true,
+		BatchSize:   react.DefaultBatch,
+		DBConns:     8,
+		StopTimeout: 20 * time.Second,
+		Log:         LogConfig{Level: t.Log.Level, Format: t.Log.Format},
+		Trace:       TraceConfig{Ratio: t.SampleRatio},
+		Auth:        authd.DefaultConfig(),
+		User:        userd.DefaultConfig(),
+		Inventory:   inventoryd.DefaultConfig(),
+		Order:       orderd.DefaultConfig(),
+		Payment:     paymentd.DefaultConfig(),
+		Shipping:    shippingd.DefaultConfig(),
+	}
+}
+
+// Validate reports everything that cannot be meant.
+func (c *Config) Validate() error {
+	var fields []errs.Field
+	bad := func(path, format string, a ...any) {
+		fields = append(fields, errs.Field{Path: path, Problem: fmt.Sprintf(format, a...)})
+	}
+	for _, s := range c.Services {
+		if s != "all" && !slices.Contains(names, s) {
+			bad("services", "there is no service %q; there are all, %s", s, strings.Join(names, ", "))
+		}
+	}
+	for _, u := range c.Upstream {
+		name, target, ok := strings.Cut(u, "=")
+		if !ok || target == "" || !slices.Contains(names, name) {
+			bad("upstream", "%q is not name=target with the name of a service", u)
+		}
+	}
+	for _, d := range c.DB {
+		if _, _, err := parseDB(d); err != nil {
+			bad("db", "%v", err)
+		}
+	}
+	if c.BatchSize < 1 || c.BatchSize > 1024 {
+		bad("batch_size", "must be 1 to 1024")
+	}
+	if c.Trace.Ratio < 0 || c.Trace.Ratio > 1 {
+		bad("trace.ratio", "must be 0 to 1")
+	}
+	if c.NATS != "" && c.NATSReplicas < 0 {
+		bad("nats_replicas", "must not be negative")
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return errs.E(errs.Invalid, "INVALID_CONFIG", "the configuration cannot be meant").WithFields(fields...)
+}
+
+// run tells which services run here, in starting order.
+func (c *Config) run() []string {
+	var list []string
+	for _, n := range names {
+		if slices.Contains(c.Services, "all") || slices.Contains(c.Services, n) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// upstreams tells where services are found that do not run here.
+func (c *Config) upstreams() map[string]string {
+	m := map[string]string{}
+	for _, n := range names {
+		m[n] = "dns:///" + n + ":9090"
+	}
+	for _, u := range c.Upstream {
+		name, target, _ := strings.Cut(u, "=")
+		m[name] = target
+	}
+	return m
+}
+
+// parseDB splits "[service=]url" and checks the url.
+func parseDB(s string) (service, target string, err error) {
+	target = s
+	if name, rest, ok := strings.Cut(s, "="); ok && slices.Contains(names, name) {
+		service, target = name, rest
+	}
+	switch {
+	case strings.HasPrefix(target, "sqlite:"):
+		return service, target, nil
+	case strings.HasPrefix(target, "postgres://"), strings.HasPrefix(target, "postgresql://"):
+		if _, err := url.Parse(target); err != nil {
+			return "", "", fmt.Errorf("the Postgres address cannot be read; it looks like postgres://user:password@host:5432/database")
+		}
+		return service, target, nil
+	}
+	return "", "", fmt.Errorf("a database is postgres://…, sqlite:<directory>, or service= and one of these")
+}
+
+// database gives the address of a service's database. With SQLite every service
+// has a file of its own; with Postgres a schema of its own, unless the database
+// was given for this service alone, which then has all of it.
+func (c *Config) database(service string) (dsn, schema string) {
+	found := "sqlite:" + c.Data
+	own := false
+	for _, d := range c.DB {
+		name, target, _ := parseDB(d)
+		if name == "" && !own || name == service {
+			found, own = target, name == service
+		}
+	}
+	if dir, ok := strings.CutPrefix(found, "sqlite:"); ok {
+		dir = strings.TrimPrefix(dir, "//")
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			abs = dir
+		}
+		return "sqlite://" + filepath.Join(abs, service+".db"), ""
+	}
+	return found, service
+}
+
+// bus gives the configuration of the broker.
+func (c *Config) bus(instance string) bus.Config {
+	return bus.Config{
+		URL: c.NATS, Dir: cmp.Or(c.natsDir, filepath.Join(c.Data, "nats")), SyncInterval: c.NATSSync, SyncAlways: c.NATSSync == 0,
+		Name: "waybill/" + instance, CredentialsFile: c.NATSCredentials, User: c.NATSUser, Password: c.NATSPassword.Reveal(), Replicas: c.NATSReplicas,
+	}
+}

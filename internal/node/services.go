@@ -1,0 +1,139 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"slices"
+
+	"google.golang.org/grpc"
+
+	"github.com/waybill-dev/waybill/platform/app"
+	"github.com/waybill-dev/waybill/platform/gateway"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
+	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
+	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
+	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
+	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
+	userv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/user/v1"
+	"github.com/waybill-dev/waybill/proto/gen/openapi"
+	"github.com/waybill-dev/waybill/services/auth/authd"
+	"github.com/waybill-dev/waybill/services/inventory/inventoryd"
+	"github.com/waybill-dev/waybill/services/order/orderd"
+	"github.com/waybill-dev/waybill/services/payment/paymentd"
+	"github.com/waybill-dev/waybill/services/shipping/shippingd"
+	"github.com/waybill-dev/waybill/services/user/userd"
+)
+
+// service builds one service on env.
+func (n *Node) service(ctx context.Context, name string, env *app.Env) (*app.Unit, error) {
+	switch name {
+	case "auth":
+		cfg := n.cfg.Auth
+		cfg.AdminEmail, cfg.AdminPassword = n.cfg.Admin.Email, n.cfg.Admin.Password
+		return authd.New(ctx, env, cfg)
+	case "user":
+		return userd.New(ctx, env, n.cfg.User)
+	case "inventory":
+		return inventoryd.New(ctx, env, n.cfg.Inventory)
+	case "payment":
+		return paymentd.New(ctx, env, n.cfg.Payment)
+	case "shipping":
+		return shippingd.New(ctx, env, n.cfg.Shipping)
+	case "order":
+		return orderd.New(ctx, env, n.cfg.Order)
+	}
+	return nil, fmt.Errorf("there is no service %q", name)
+}
+
+// gateway builds the REST edge in front of all services, wherever they run.
+func (n *Node) gateway() (*app.Unit, error) {
+	if n.http == nil {
+		return nil, errors.New("the gateway needs an address: --http-addr")
+	}
+	to := func(service string) grpc.ClientConnInterface {
+		if n.runs(service) {
+			return n.server.Conn()
+		}
+		return n.remote(service)
+	}
+	g, err := gateway.New(gateway.Config{
+		Services: []gateway.Service{
+			{Name: authv1.AuthService_ServiceDesc.ServiceName, Conn: to("auth"),
+				Register: gateway.Client(authv1.NewAuthServiceClient, authv1.RegisterAuthServiceHandlerClient)},
+			{Name: userv1.UserService_ServiceDesc.ServiceName, Conn: to("user"),
+				Register: gateway.Client(userv1.NewUserServiceClient, userv1.RegisterUserServiceHandlerClient)},
+			{Name: inventoryv1.InventoryService_ServiceDesc.ServiceName, Conn: to("inventory"),
+				Register: gateway.Client(inventoryv1.NewInventoryServiceClient, inventoryv1.RegisterInventoryServiceHandlerClient)},
+			{Name: orderv1.OrderService_ServiceDesc.ServiceName, Conn: to("order"),
+				Register: gateway.Client(orderv1.NewOrderServiceClient, orderv1.RegisterOrderServiceHandlerClient)},
+			{Name: paymentv1.PaymentService_ServiceDesc.ServiceName, Conn: to("payment"),
+				Register: gateway.Client(paymentv1.NewPaymentServiceClient, paymentv1.RegisterPaymentServiceHandlerClient)},
+			{Name: shippingv1.ShippingService_ServiceDesc.ServiceName, Conn: to("shipping"),
+				Register: gateway.Client(shippingv1.NewShippingServiceClient, shippingv1.RegisterShippingServiceHandlerClient)},
+		},
+		CORSOrigins: n.cfg.REST.CORSOrigins, ProxyHops: n.cfg.REST.ProxyHops, AccessLog: n.cfg.REST.AccessLog,
+		OpenAPI: openapi.Document, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
+	}, n.tel.Log)
+	if err != nil {
+		return nil, err
+	}
+	srv := g.NewHTTPServer()
+	return app.ServeUnit("gateway", func() error { return srv.Serve(n.http) }, srv.Shutdown,
+		func(err error) bool { return errors.Is(err, http.ErrServerClosed) }), nil
+}
+
+// Migrate brings the databases of the services that run here up to date and
+// closes them again. It is safe to run beside serving processes.
+func Migrate(ctx context.Context, cfg Config) error {
+	cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr = "", "", ""
+	cfg.Services = slices.DeleteFunc(cfg.run(), func(s string) bool { return s == "gateway" })
+	if cfg.NATS == "" { // nothing is published, so no broker's streams are touched
+		dir, err := os.MkdirTemp("", "waybill-migrate-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		cfg.natsDir = dir
+	}
+	n, err := New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return n.Close(ctx)
+}
+
+// Check asks the books of the services that run here and gives every way in
+// which money or stock does not add up; none is as it should be.
+func (n *Node) Check(ctx context.Context) ([]string, error) {
+	var wrong []string
+	for _, c := range []struct {
+		service string
+		check   func(context.Context, *sqldb.DB) ([]string, error)
+	}{
+		{"inventory", inventoryd.Check}, {"payment", paymentd.Check},
+	} {
+		db, ok := n.dbs[c.service]
+		if !ok {
+			continue
+		}
+		found, err := c.check(ctx, db)
+		if err != nil {
+			return nil, fmt.Errorf("check %s: %w", c.service, err)
+		}
+		wrong = append(wrong, found...)
+	}
+	return wrong, nil
+}
+
+// Version gives the version the binary was built from, "devel" when unknown.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}

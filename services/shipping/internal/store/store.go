@@ -1,0 +1,154 @@
+// Package store keeps shipments in SQL. One text serves both databases; sqldb
+// translates what differs.
+package store
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
+	typev1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/type/v1"
+	"github.com/waybill-dev/waybill/services/shipping"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Migrations holds the tables of the shipping service.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the directory is embedded above
+	}
+	return sub
+}
+
+// Shipments are the parcels, by order id.
+var Shipments = react.NewKind("shipments", []sqldb.Column{
+	{Name: "shipment_id", Type: sqldb.Text, Nullable: true},
+	{Name: "user_id", Type: sqldb.Text},
+	{Name: "state", Type: sqldb.Int},
+	{Name: "flags", Type: sqldb.Int},
+	{Name: "ship_to", Type: sqldb.Bytes, Nullable: true},
+	{Name: "carrier", Type: sqldb.Text},
+	{Name: "tracking_number", Type: sqldb.Text, Nullable: true},
+	{Name: "reason", Type: sqldb.Text},
+	{Name: "scans", Type: sqldb.Bytes, Nullable: true},
+	{Name: "booked_at", Type: sqldb.Time, Nullable: true},
+	{Name: "return_at", Type: sqldb.Time, Nullable: true},
+	{Name: "created_at", Type: sqldb.Time},
+	{Name: "updated_at", Type: sqldb.Time},
+}, row, scan)
+
+// Erasures are the users whose addresses are to go.
+var Erasures = &sqldb.Table{
+	Name: "erasures",
+	Key:  []string{"user_id"},
+	Columns: []sqldb.Column{
+		{Name: "user_id", Type: sqldb.Text},
+		{Name: "created_at", Type: sqldb.Time},
+	},
+}
+
+// The bits of the column flags.
+const (
+	flagPlaced = 1 << iota
+	flagPaid
+	flagUndo
+	flagBooked
+	flagLostLate
+)
+
+func row(s shipping.Shipment) []any {
+	var flags int64
+	for bit, on := range map[int64]bool{flagPlaced: s.Placed, flagPaid: s.Paid, flagUndo: s.Undo, flagBooked: s.Booked, flagLostLate: s.LostLate} {
+		if on {
+			flags |= bit
+		}
+	}
+	var address, scans any
+	if s.ShipTo != nil {
+		address = mustMarshal(s.ShipTo)
+	}
+	if len(s.Scans) > 0 {
+		scans = mustMarshal(&shippingv1.Shipment{Scans: s.Scans})
+	}
+	return []any{
+		optional(s.ID), s.UserID, int64(s.State), flags, address, s.Carrier, optional(s.Tracking), s.Reason, scans,
+		optionalTime(s.BookedAt), optionalTime(s.ReturnAt), s.Created, s.Updated,
+	}
+}
+
+func mustMarshal(m proto.Message) []byte {
+	data, err := proto.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("shipping: %T cannot be stored: %v", m, err)) // valid text always can
+	}
+	return data
+}
+
+func optional(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func optionalTime(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t
+}
+
+func scan(r sqldb.Scanner, meta ...any) (shipping.Shipment, error) {
+	var (
+		s                shipping.Shipment
+		id, tracking     *string
+		state, flags     int64
+		address, scans   []byte
+		booked, returned *time.Time
+	)
+	own := []any{&id, &s.UserID, &state, &flags, &address, &s.Carrier, &tracking, &s.Reason, &scans, &booked, &returned, &s.Created, &s.Updated}
+	if err := r.Scan(append(meta, own...)...); err != nil {
+		return s, err
+	}
+	s.OrderID = *meta[0].(*string)
+	s.State = shipping.State(state) //nolint:gosec // written by row
+	s.Placed, s.Paid, s.Undo, s.Booked, s.LostLate = flags&flagPlaced != 0, flags&flagPaid != 0, flags&flagUndo != 0, flags&flagBooked != 0, flags&flagLostLate != 0
+	if id != nil {
+		s.ID = *id
+	}
+	if tracking != nil {
+		s.Tracking = *tracking
+	}
+	if booked != nil {
+		s.BookedAt = *booked
+	}
+	if returned != nil {
+		s.ReturnAt = *returned
+	}
+	if address != nil {
+		s.ShipTo = &typev1.Address{}
+		if err := proto.Unmarshal(address, s.ShipTo); err != nil {
+			return s, fmt.Errorf("address of shipment %s: %w", s.ID, err)
+		}
+	}
+	if scans != nil {
+		var holder shippingv1.Shipment
+		if err := proto.Unmarshal(scans, &holder); err != nil {
+			return s, fmt.Errorf("scans of shipment %s: %w", s.ID, err)
+		}
+		s.Scans = holder.GetScans()
+	}
+	return s, nil
+}
+
+var columns = strings.Join(Shipments.Columns(), ", ")

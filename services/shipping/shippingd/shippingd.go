@@ -1,0 +1,100 @@
+// Package shippingd puts the shipping service together. It is the one place that
+// knows both the service and the platform it stands on.
+package shippingd
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/waybill-dev/waybill/platform/app"
+	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+	"github.com/waybill-dev/waybill/platform/watch"
+	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
+	"github.com/waybill-dev/waybill/services/shipping/internal/rpc"
+	"github.com/waybill-dev/waybill/services/shipping/internal/saga"
+	"github.com/waybill-dev/waybill/services/shipping/internal/simulator"
+	"github.com/waybill-dev/waybill/services/shipping/internal/store"
+)
+
+// Config says how the shipping service works.
+type Config struct {
+	ScanEvery time.Duration `help:"how often the simulated carrier moves a parcel on and is asked about it; 0: it never scans, scans are reported from outside"`
+}
+
+// DefaultConfig gives a carrier that delivers within a quarter of a minute.
+func DefaultConfig() Config { return Config{ScanEvery: 5 * time.Second} }
+
+// Validate says what cannot be meant.
+func (c Config) Validate() error {
+	if c.ScanEvery < 0 {
+		return errors.New("shipping: scan_every must not be negative")
+	}
+	return nil
+}
+
+// New opens and migrates the database of the shipping service and builds the
+// service on env. It starts nothing: that is for whoever runs the unit. After an
+// error nothing is left open.
+func New(ctx context.Context, env *app.Env, cfg Config) (*app.Unit, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	db, err := env.OpenDB(ctx, "shipping")
+	if err != nil {
+		return nil, err
+	}
+	unit, err := build(ctx, env, cfg, db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return unit, nil
+}
+
+func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Unit, error) {
+	if err := db.Migrate(ctx, "platform", react.Migrations()); err != nil {
+		return nil, err
+	}
+	if err := db.Migrate(ctx, "shipping", store.Migrations()); err != nil {
+		return nil, err
+	}
+	now := env.Now
+	if now == nil {
+		now = time.Now
+	}
+	hub := watch.New(env.Bus, "shipping", env.Log)
+	machine, commands, err := saga.NewMachine(saga.Config{
+		Carrier: &simulator.Carrier{Step: cfg.ScanEvery, Now: now}, Store: store.New(db), ScanEvery: cfg.ScanEvery,
+		Publish: hub.Publish, Log: env.Log, Meter: env.Meter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	reactor, err := react.New(react.Config{
+		Machine: machine, DB: db, Bus: env.Bus, Log: env.Log,
+		Owner: env.Owner, MaxBatch: env.MaxBatch, Now: env.Now, Tracer: env.Tracer, Meter: env.Meter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	server := &rpc.Server{Store: store.New(db), Reactor: reactor, Commands: commands, Hub: hub, Now: now}
+	return &app.Unit{
+		Name:     "shipping",
+		Register: func(r grpc.ServiceRegistrar) { shippingv1.RegisterShippingServiceServer(r, server) },
+		Start: func(ctx context.Context) error {
+			if err := hub.Start(); err != nil {
+				return err
+			}
+			return reactor.Start(ctx)
+		},
+		Ready: reactor.Ready,
+		Stop: func(ctx context.Context) error {
+			err := reactor.Stop(ctx)
+			hub.Close()
+			return errors.Join(err, db.Close())
+		},
+	}, nil
+}
