@@ -21,20 +21,24 @@ import (
 	"github.com/waybill-dev/waybill/services/payment/internal/store"
 )
 
-// Config says how the payment service works. Start from Defaults.
+// Config says how the payment service works. Start from DefaultConfig.
 type Config struct {
-	ProviderTimeout time.Duration // how long the provider has for one answer
-	Margin          time.Duration // what must be left of the time goods are held when it has answered
-	FirstRetry      time.Duration // wait before an outcome that is unknown is asked for; each next waits twice as long
-	MaxRetry        time.Duration // but no longer than this
-	GiveUp          time.Duration // after which people must look
-	SimulatorDelay  time.Duration // of the token tok_slow
-	WebhookSecrets  []telemetry.Secret
+	ProviderTimeout time.Duration `help:"how long the payment provider has for one answer"`
+	Margin          time.Duration `help:"what must be left of the time goods are held when the provider has answered, else the payment is declined"`
+	FirstRetry      time.Duration `help:"wait before an outcome that is unknown is asked for; doubled each time"`
+	MaxRetry        time.Duration `help:"longest wait between such questions"`
+	GiveUp          time.Duration `help:"after which an outcome that is still unknown is left to people"`
+	SimulatorDelay  time.Duration `help:"how long the simulated provider takes over the token tok_slow"`
+
+	// Notices of the provider are signed with one of the two secrets; two, so
+	// that they can be changed without a gap.
+	WebhookSecret         telemetry.Secret `help:"secret with which the provider signs its notices; without one none is believed"`
+	WebhookSecretPrevious telemetry.Secret `help:"the secret before that, while the provider may still use it"`
 }
 
-// Defaults gives the configuration of a service that is told nothing. Without
+// DefaultConfig gives the configuration of a service that is told nothing. Without
 // secrets no notice of a provider is believed.
-func Defaults() Config {
+func DefaultConfig() Config {
 	p := payment.DefaultPolicy()
 	return Config{
 		ProviderTimeout: p.ProviderTimeout,
@@ -103,8 +107,10 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	if server.Now == nil {
 		server.Now = time.Now
 	}
-	for _, s := range cfg.WebhookSecrets {
-		server.Secrets = append(server.Secrets, s.Reveal())
+	for _, s := range []telemetry.Secret{cfg.WebhookSecret, cfg.WebhookSecretPrevious} {
+		if s != "" {
+			server.Secrets = append(server.Secrets, s.Reveal())
+		}
 	}
 	return &app.Unit{
 		Name:     "payment",

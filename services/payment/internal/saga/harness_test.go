@@ -2,7 +2,6 @@ package saga_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
@@ -20,12 +18,10 @@ import (
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
-	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
-	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
-	typev1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/type/v1"
 	"github.com/waybill-dev/waybill/services/payment"
+	"github.com/waybill-dev/waybill/services/payment/internal/paymenttest"
 	"github.com/waybill-dev/waybill/services/payment/internal/saga"
 	"github.com/waybill-dev/waybill/services/payment/internal/simulator"
 	"github.com/waybill-dev/waybill/services/payment/internal/store"
@@ -33,7 +29,7 @@ import (
 
 const (
 	deadline = 30 * time.Second // of a whole test; nothing waits this long unless it is broken
-	price    = int64(4200)
+	price    = paymenttest.Price
 )
 
 // payments is a running payment service with everything around it played by the
@@ -145,11 +141,7 @@ func start(t *testing.T, open sqldbtest.Opener, b *bus.Bus, change ...func(*paym
 		provider: &till{Simulator: simulator.New(time.Millisecond), book: map[string]payment.Request{}, calls: map[string]int{}},
 	}
 	h.store = store.New(h.db)
-	for _, s := range []string{"order", "inventory", "shipping"} {
-		if err := b.EnsureStream(ctx, bus.Stream{Name: outbox.Stream(s), Subjects: []string{"waybill." + s + ".>"}}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	paymenttest.Streams(t, b)
 	policy, cfg := quickPolicy(), react.Config{DB: h.db, Bus: b, Log: slog.New(slog.DiscardHandler)}
 	for _, fn := range change {
 		fn(&policy, &cfg)
@@ -172,7 +164,7 @@ func start(t *testing.T, open sqldbtest.Opener, b *bus.Bus, change ...func(*paym
 			t.Errorf("stop: %v", err)
 		}
 	})
-	if _, err := b.Consume(ctx, bus.Consumer{Stream: outbox.Stream("payment"), Durable: "test", Subjects: []string{"waybill.payment.>"}}, h.hear); err != nil {
+	if _, err := b.Consume(ctx, bus.Consumer{Stream: outbox.Stream("payment"), Durable: "test-" + uuid.NewString(), Subjects: []string{"waybill.payment.>"}}, h.hear); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -204,29 +196,7 @@ func (h *payments) send(e proto.Message, times int) {
 	h.t.Helper()
 	id := uuid.NewString()
 	for i := range times {
-		h.sendAs(e, id, i)
-	}
-}
-
-// sendAs publishes with the event's id; nth makes the broker keep repetitions
-// that it would drop.
-func (h *payments) sendAs(e proto.Message, id string, nth int) {
-	h.t.Helper()
-	typ := string(e.ProtoReflect().Descriptor().FullName())
-	order := e.ProtoReflect().Get(e.ProtoReflect().Descriptor().Fields().ByName("order_id")).String()
-	data, err := proto.Marshal(e)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	_, err = h.bus.Publish(h.t.Context(), outbox.Stream(outbox.Producer(typ)), bus.Msg{
-		ID: fmt.Sprintf("%s-%d", id, nth), Subject: outbox.Subject(typ, order), Data: data,
-		Header: map[string]string{
-			outbox.HeaderID: id, outbox.HeaderType: typ, outbox.HeaderSubject: order, outbox.HeaderVersion: "1", outbox.HeaderHops: "1",
-			outbox.HeaderTime: time.Now().UTC().Format(time.RFC3339Nano),
-		},
-	})
-	if err != nil {
-		h.t.Fatal(err)
+		paymenttest.Publish(h.t, h.bus, e, id, i)
 	}
 }
 
@@ -298,29 +268,9 @@ func (h *payments) balanced() {
 	}
 }
 
-// The events of the other services.
-
+// placed is the event of a new order.
 func placed(orderID, token string) *orderv1.OrderPlaced {
-	return &orderv1.OrderPlaced{
-		OrderId: orderID, UserId: "user-of-" + orderID, PaymentToken: token,
-		Total: &typev1.Money{MinorUnits: price, CurrencyCode: "EUR"}, PlacedAt: timestamppb.Now(),
-	}
-}
-
-func stockHeld(orderID string) *inventoryv1.StockHeld {
-	return &inventoryv1.StockHeld{OrderId: orderID, ExpiresAt: timestamppb.New(time.Now().Add(time.Hour))}
-}
-
-func committed(orderID string) *inventoryv1.StockCommitted {
-	return &inventoryv1.StockCommitted{OrderId: orderID}
-}
-
-func cancelled(orderID string) *shippingv1.ShipmentCancelled {
-	return &shippingv1.ShipmentCancelled{OrderId: orderID, Noop: true}
-}
-
-func returned(orderID string) *shippingv1.ShipmentReturned {
-	return &shippingv1.ShipmentReturned{OrderId: orderID}
+	return paymenttest.Placed(orderID, "user-of-"+orderID, token)
 }
 
 // captured brings a new order to where the money is taken.
@@ -328,9 +278,9 @@ func (h *payments) captured(token string) string {
 	h.t.Helper()
 	id := uuid.Must(uuid.NewV7()).String()
 	h.send(placed(id, token), 1)
-	h.send(stockHeld(id), 1)
+	h.send(paymenttest.Held(id), 1)
 	await[*paymentv1.PaymentAuthorized](h, id, 1)
-	h.send(committed(id), 1)
+	h.send(paymenttest.Committed(id), 1)
 	await[*paymentv1.PaymentCaptured](h, id, 1)
 	return id
 }

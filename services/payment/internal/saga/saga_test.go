@@ -6,15 +6,16 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/react"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	"github.com/waybill-dev/waybill/services/payment"
+	"github.com/waybill-dev/waybill/services/payment/internal/paymenttest"
 	"github.com/waybill-dev/waybill/services/payment/internal/simulator"
 	"github.com/waybill-dev/waybill/services/payment/internal/store"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 func newOrder() string { return uuid.Must(uuid.NewV7()).String() }
@@ -26,12 +27,12 @@ func TestAnOrderIsAuthorizedThenCapturedThenReturned(t *testing.T) {
 			t.Errorf("the provider has %d in %d captures, %d held", net, captures, held)
 		}
 		h.balanced()
-		h.send(returned(id), 1)
+		h.send(paymenttest.Returned(id), 1)
 		rev := await[*paymentv1.PaymentReversed](h, id, 1)
 		if rev.GetRefunded().GetMinorUnits() != price || rev.GetVoided() != nil || rev.GetNoop() || rev.GetPurpose() != paymentv1.ReversalPurpose_REVERSAL_PURPOSE_RETURN {
 			t.Errorf("answered %v", rev)
 		}
-		h.send(returned(id), 1)
+		h.send(paymenttest.Returned(id), 1)
 		if again := await[*paymentv1.PaymentReversed](h, id, 2); !proto.Equal(rev, again) {
 			t.Errorf("answered %v, then %v", rev, again)
 		}
@@ -46,16 +47,16 @@ func TestAnOrderIsAuthorizedThenCapturedThenReturned(t *testing.T) {
 func TestAnAuthorizedPaymentIsVoidedOnCancellation(t *testing.T) {
 	both(t, func(t *testing.T, h *payments) {
 		id := newOrder()
-		h.send(stockHeld(id), 1) // the other way round
+		h.send(paymenttest.Held(id), 1) // the other way round
 		h.send(placed(id, simulator.TokenOK), 1)
 		await[*paymentv1.PaymentAuthorized](h, id, 1)
-		h.send(cancelled(id), 1)
+		h.send(paymenttest.Cancelled(id), 1)
 		rev := await[*paymentv1.PaymentReversed](h, id, 1)
 		if rev.GetVoided().GetMinorUnits() != price || rev.GetRefunded() != nil || rev.GetNoop() {
 			t.Errorf("answered %v", rev)
 		}
-		h.send(committed(id), 1) // too late
-		h.send(cancelled(id), 1)
+		h.send(paymenttest.Committed(id), 1) // too late
+		h.send(paymenttest.Cancelled(id), 1)
 		await[*paymentv1.PaymentReversed](h, id, 2)
 		if net, captures, held := h.provider.charged(id); net != 0 || captures != 0 || held != 0 {
 			t.Errorf("the provider has %d in %d captures, %d held", net, captures, held)
@@ -69,11 +70,11 @@ func TestTokensLeadWhereTheyAreDocumentedTo(t *testing.T) {
 	t.Run(simulator.TokenDeclined, func(t *testing.T) {
 		id := newOrder()
 		h.send(placed(id, simulator.TokenDeclined), 1)
-		h.send(stockHeld(id), 1)
+		h.send(paymenttest.Held(id), 1)
 		if e := await[*paymentv1.PaymentDeclined](h, id, 1); e.GetReason() != "insufficient_funds" {
 			t.Errorf("declined for %q", e.GetReason())
 		}
-		h.send(cancelled(id), 1)
+		h.send(paymenttest.Cancelled(id), 1)
 		if rev := await[*paymentv1.PaymentReversed](h, id, 1); !rev.GetNoop() {
 			t.Errorf("answered %v", rev)
 		}
@@ -81,7 +82,7 @@ func TestTokensLeadWhereTheyAreDocumentedTo(t *testing.T) {
 	t.Run("an unknown token", func(t *testing.T) {
 		id := newOrder()
 		h.send(placed(id, "tok_of_another_shop"), 1)
-		h.send(stockHeld(id), 1)
+		h.send(paymenttest.Held(id), 1)
 		if e := await[*paymentv1.PaymentDeclined](h, id, 1); e.GetReason() != "invalid_token" {
 			t.Errorf("declined for %q", e.GetReason())
 		}
@@ -89,13 +90,13 @@ func TestTokensLeadWhereTheyAreDocumentedTo(t *testing.T) {
 	t.Run(simulator.TokenCaptureFails, func(t *testing.T) {
 		id := newOrder()
 		h.send(placed(id, simulator.TokenCaptureFails), 1)
-		h.send(stockHeld(id), 1)
+		h.send(paymenttest.Held(id), 1)
 		await[*paymentv1.PaymentAuthorized](h, id, 1)
-		h.send(committed(id), 1)
+		h.send(paymenttest.Committed(id), 1)
 		if e := await[*paymentv1.PaymentCaptureFailed](h, id, 1); e.GetReason() != "capture_failed" {
 			t.Errorf("failed for %q", e.GetReason())
 		}
-		h.send(cancelled(id), 1)
+		h.send(paymenttest.Cancelled(id), 1)
 		if rev := await[*paymentv1.PaymentReversed](h, id, 1); rev.GetVoided().GetMinorUnits() != price {
 			t.Errorf("answered %v", rev)
 		}
@@ -132,15 +133,15 @@ func TestALateHoldIsDeclinedWithoutAskingTheProvider(t *testing.T) {
 func TestAnOrderCancelledBeforeItWasHeardOfIsNeverPaid(t *testing.T) {
 	both(t, func(t *testing.T, h *payments) {
 		id := newOrder()
-		h.send(cancelled(id), 1)
+		h.send(paymenttest.Cancelled(id), 1)
 		rev := await[*paymentv1.PaymentReversed](h, id, 1)
 		if !rev.GetNoop() || rev.GetPaymentId() != "" {
 			t.Errorf("answered %v", rev)
 		}
 		h.send(placed(id, simulator.TokenOK), 1)
-		h.send(stockHeld(id), 1)
+		h.send(paymenttest.Held(id), 1)
 		h.until(id, func(p store.Versioned) bool { return p.ID != "" })
-		h.send(cancelled(id), 1)
+		h.send(paymenttest.Cancelled(id), 1)
 		if again := await[*paymentv1.PaymentReversed](h, id, 2); !proto.Equal(rev, again) {
 			t.Errorf("answered %v, then %v", rev, again)
 		}
@@ -176,13 +177,13 @@ func TestACancellationWaitsForWhatIsUnknown(t *testing.T) {
 			})
 			id := newOrder()
 			h.send(placed(id, simulator.TokenOK), 1)
-			h.send(stockHeld(id), 1)
+			h.send(paymenttest.Held(id), 1)
 			if at == payment.Capture {
 				await[*paymentv1.PaymentAuthorized](h, id, 1)
-				h.send(committed(id), 1)
+				h.send(paymenttest.Committed(id), 1)
 			}
 			await[*paymentv1.PaymentUnknown](h, id, 1)
-			h.send(cancelled(id), 2)
+			h.send(paymenttest.Cancelled(id), 2)
 			h.until(id, func(p store.Versioned) bool { return p.Rare.Undo.Purpose != 0 })
 			h.provider.mu.Lock()
 			h.provider.unsure = false
@@ -221,12 +222,12 @@ func TestAProviderThatDropsAnswersChargesNobodyTwice(t *testing.T) {
 		for i := range ids {
 			ids[i] = newOrder()
 			h.send(placed(ids[i], simulator.TokenOK), 2)
-			h.send(stockHeld(ids[i]), 2)
+			h.send(paymenttest.Held(ids[i]), 2)
 		}
 		for i, id := range ids {
 			await[*paymentv1.PaymentAuthorized](h, id, 1)
 			if i%3 > 0 {
-				h.send(committed(id), 2)
+				h.send(paymenttest.Committed(id), 2)
 			}
 		}
 		for i, id := range ids {
@@ -234,7 +235,7 @@ func TestAProviderThatDropsAnswersChargesNobodyTwice(t *testing.T) {
 				await[*paymentv1.PaymentCaptured](h, id, 1)
 			}
 			if i%3 < 2 {
-				h.send(cancelled(id), 2)
+				h.send(paymenttest.Cancelled(id), 2)
 			}
 		}
 		for i, id := range ids {
@@ -258,9 +259,9 @@ func TestNotificationsInEveryOrderEndAlike(t *testing.T) {
 	var ids []string
 	makers := []func(id string) proto.Message{
 		func(id string) proto.Message { return placed(id, simulator.TokenOK) },
-		func(id string) proto.Message { return stockHeld(id) },
-		func(id string) proto.Message { return committed(id) },
-		func(id string) proto.Message { return cancelled(id) },
+		func(id string) proto.Message { return paymenttest.Held(id) },
+		func(id string) proto.Message { return paymenttest.Committed(id) },
+		func(id string) proto.Message { return paymenttest.Cancelled(id) },
 	}
 	permute(len(makers), func(order []int) {
 		id := newOrder()
@@ -315,7 +316,7 @@ func TestAfterLongAskingPeopleMustLookAndNothingMoreIsCharged(t *testing.T) {
 	h.provider.mu.Unlock()
 	id := newOrder()
 	h.send(placed(id, simulator.TokenOK), 1)
-	h.send(stockHeld(id), 1)
+	h.send(paymenttest.Held(id), 1)
 	await[*paymentv1.PaymentUnknown](h, id, 1)
 	clock.skip(25 * time.Hour)
 	p := h.until(id, func(p store.Versioned) bool { return p.Review })
@@ -336,8 +337,8 @@ func TestEveryOrderOfALotIsDoneOnce(t *testing.T) {
 		for i := range ids {
 			ids[i] = newOrder()
 			h.send(placed(ids[i], simulator.TokenOK), 1)
-			h.send(stockHeld(ids[i]), 1)
-			h.send(committed(ids[i]), 1)
+			h.send(paymenttest.Held(ids[i]), 1)
+			h.send(paymenttest.Committed(ids[i]), 1)
 		}
 		for _, id := range ids {
 			await[*paymentv1.PaymentCaptured](h, id, 1)
