@@ -52,3 +52,26 @@ $(BIN)/benchstat: tools/go.mod tools/go.sum
 	@$(TOOL) golang.org/x/perf/cmd/benchstat
 $(BIN)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@GOWORK=off go build -C tools/lint -o ../../$(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# Every module of the workspace, so that a new one cannot be forgotten.
+MODULES = $(shell go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p')
+
+# The race detector needs a C compiler. Without one the tests run without it, except where CI demands it.
+RACE = $(shell if command -v gcc >/dev/null || command -v clang >/dev/null || [ "$${CI:-}" = true ]; then echo -race; fi)
+
+.PHONY: test
+test: ## Test everything; needs only Go, uses Postgres when there is one, requires it when CI=true
+	@for m in $(MODULES); do (cd $$m && go test $(RACE) -timeout 20m ./...) || exit 1; done
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## Check formatting, linters, module files and that each module builds by itself
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' ':!proto/gen')); if [ -n "$$unformatted" ]; then printf 'not formatted, run gofmt -w:\n%s\n' "$$unformatted"; exit 1; fi
+	@for m in $(MODULES); do (cd $$m && $(CURDIR)/$(BIN)/golangci-lint run ./... && GOWORK=off go mod tidy -diff && GOWORK=off go build ./...) || exit 1; done
+
+.PHONY: vulncheck
+vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities in what the binary uses (GOVULNDB names another database)
+	@$(BIN)/govulncheck ./...
+
+.PHONY: build
+build: ## Build bin/waybill, static and reproducible
+	@GOWORK=off CGO_ENABLED=0 go build -trimpath -o bin/waybill ./cmd/waybill
