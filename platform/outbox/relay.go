@@ -153,6 +153,7 @@ func (r *Relay) run(ctx context.Context) {
 	tick := time.NewTicker(scanEvery)
 	defer tick.Stop()
 	r.renew(ctx)
+	defer r.resign(ctx)
 	quit := r.quit
 	var deadline <-chan time.Time
 	for {
@@ -361,6 +362,15 @@ const takeLease = `
 	ON CONFLICT (name) DO UPDATE
 	   SET owner = excluded.owner, epoch = leases.epoch + 1, expires_at = excluded.expires_at
 	 WHERE leases.owner = excluded.owner OR leases.expires_at < ?`
+
+// resign gives the lease back, so that a successor need not wait for its end.
+func (r *Relay) resign(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if _, err := r.cfg.DB.Exec(ctx, `UPDATE leases SET expires_at = ? WHERE name = 'outbox' AND owner = ?`, time.Unix(0, 0), r.cfg.Owner); err != nil {
+		r.cfg.Log.Debug("outbox lease not given back", "service", r.cfg.Service, "error", err)
+	}
+}
 
 // renew takes or prolongs the lease. A relay that lost it and does not know yet
 // can only repeat what the new leader also publishes: the ids are the same, so
