@@ -254,21 +254,27 @@ func (b *Bus) drainConn(ctx context.Context) error {
 	}
 }
 
+// stopGrace is what the embedded broker gets even if no time is left: a process
+// that ends before its broker has may leave broken files behind.
+const stopGrace = 3 * time.Second
+
 func (b *Bus) stopServer(ctx context.Context) error {
 	if b.server == nil {
 		return nil
 	}
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
 		b.server.Shutdown()
 		b.server.WaitForShutdown() // the store is only whole once this returns
+		done <- b.unlock()
 	}()
+	timer := time.NewTimer(max(stopGrace, remaining(ctx, closeTimeout)))
+	defer timer.Stop()
 	select {
-	case <-done:
-		return b.unlock()
-	case <-ctx.Done():
-		return ctx.Err()
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return context.DeadlineExceeded
 	}
 }
 
