@@ -20,14 +20,14 @@ import (
 	"github.com/waybill-dev/waybill/services/inventory/internal/store"
 )
 
-// Config says how the inventory service works. Start from Defaults.
+// Config says how the inventory service works. Start from DefaultConfig.
 type Config struct {
 	HoldTTL    time.Duration `help:"how long stock is held for an order that is not paid"`
 	SweepEvery time.Duration `help:"how often to look for holds whose time is over"`
 }
 
-// Defaults gives the configuration of a service that is told nothing.
-func Defaults() Config {
+// DefaultConfig gives the configuration of a service that is told nothing.
+func DefaultConfig() Config {
 	return Config{HoldTTL: 15 * time.Minute, SweepEvery: time.Second}
 }
 
