@@ -23,35 +23,11 @@ const (
 	headerIdempotencyKey = "Idempotency-Key"
 	headerRequestID      = "X-Request-Id"
 	headerLastEventID    = "Last-Event-Id"
-	headerClientIP       = "X-Waybill-Client-Ip"
 	headerForwardedFor   = "X-Forwarded-For"
 	headerGRPCTimeout    = "Grpc-Timeout"
 	headerTraceparent    = "Traceparent"
 	headerTracestate     = "Tracestate"
 )
-
-// forwarded says which headers of the rebuilt request become metadata, under
-// which name. Authorization is not here: grpc-gateway forwards it by itself.
-func forwarded(name string) (string, bool) {
-	switch name {
-	case headerIdempotencyKey:
-		return "idempotency-key", true
-	case headerRequestID:
-		return "x-request-id", true
-	case headerClientIP:
-		return rpc.MetadataClientIP, true
-	}
-	return "", false
-}
-
-// returned says which metadata of a service become headers of the answer.
-func returned(name string) (string, bool) {
-	switch name {
-	case "etag", "idempotency-replayed":
-		return name, true
-	}
-	return "", false
-}
 
 // admit looks at everything but path and body: sizes, credentials, limits. It
 // fills in c and sets the headers every answer has.

@@ -10,9 +10,13 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/waybill-dev/waybill/platform/rpc"
 )
 
-// call is one request on its way through the gateway.
+// call is one request on its way through the gateway. It is also the
+// ResponseWriter that handlers get, which is how they find it.
 type call struct {
 	recorder
 	ctx       context.Context
@@ -30,14 +34,6 @@ type call struct {
 	lastEventID    string
 	wantsEvents    bool
 	credentials    bool // an Authorization header was sent
-}
-
-type callKey struct{}
-
-// callFrom gives the call whose context ctx is; nil outside of one.
-func callFrom(ctx context.Context) *call {
-	c, _ := ctx.Value(callKey{}).(*call)
-	return c
 }
 
 // context gives the call's context, or the request's as long as there is none.
@@ -58,31 +54,21 @@ func (c *call) method(r *http.Request) string {
 	return "_OTHER"
 }
 
-// rebuild makes the request that grpc-gateway sees: the same path and query, but
-// only the headers that are meant for services, and a body that was read already.
-func (c *call) rebuild(r *http.Request) *http.Request {
-	r2 := r.WithContext(context.WithValue(c.ctx, callKey{}, c))
-	r2.Header = make(http.Header, 4)
-	r2.Header[headerRequestID] = []string{c.requestID}
-	if a := r.Header[headerAuthorization]; len(a) == 1 {
-		r2.Header[headerAuthorization] = a
+// metadata gives what services are told beside the message. It is made anew, so
+// no header of the client is in it that was not put there on purpose.
+func (c *call) metadata() metadata.MD {
+	md := make(metadata.MD, 4)
+	md["x-request-id"] = []string{c.requestID}
+	if a := c.sent[headerAuthorization]; len(a) == 1 && printable(a[0], len(a[0])) {
+		md["authorization"] = a
 	}
 	if c.idempotencyKey != "" {
-		r2.Header[headerIdempotencyKey] = []string{c.idempotencyKey}
+		md["idempotency-key"] = []string{c.idempotencyKey}
 	}
 	if c.client.IsValid() {
-		r2.Header[headerClientIP] = []string{c.client.String()}
+		md[rpc.MetadataClientIP] = []string{c.client.String()}
 	}
-	if r.Method == http.MethodHead {
-		r2.Method = http.MethodGet // net/http leaves the body out
-	}
-	// grpc-gateway would forward both as x-forwarded-*; the client's address goes its own way.
-	r2.Host, r2.RemoteAddr = "", ""
-	r2.Body, r2.ContentLength = http.NoBody, 0
-	if len(c.body) > 0 {
-		r2.Body, r2.ContentLength = &body{data: c.body}, int64(len(c.body))
-	}
-	return r2
+	return md
 }
 
 // recorder remembers what was answered.

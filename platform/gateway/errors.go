@@ -70,10 +70,7 @@ func toStatus(err error, traceID string) (*status.Status, int) {
 		forced, err = own.status, own.error
 	}
 	if st, ok := status.FromError(err); ok && !fromWaybill(st) {
-		switch {
-		case st.Code() == codes.InvalidArgument: // grpc-gateway's, about the request
-			err = errs.E(errs.Invalid, "INVALID_REQUEST", "%s", cleaned(st.Message()))
-		case st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), "larger than max"):
+		if st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), "larger than max") {
 			forced, err = http.StatusRequestEntityTooLarge, errs.E(errs.ResourceExhausted, "BODY_TOO_LARGE", "the request is too large")
 		}
 	}
@@ -161,25 +158,17 @@ func (g *Gateway) writeError(c *call, r *http.Request, err error) {
 	_, _ = c.Write(append(b, '\n'))
 }
 
-// handleError answers an error that grpc-gateway or a service gave.
-func (g *Gateway) handleError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-	c := callFrom(r.Context())
-	if c == nil { // not a request of ours; the mux is reached through ServeHTTP only
-		http.Error(w, "internal error", http.StatusInternalServerError)
-		return
+// handleError answers a path that cannot be decoded: the only error grpc-gateway has left to find.
+func (g *Gateway) handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ error) {
+	if c, ok := w.(*call); ok {
+		g.writeError(c, r, errs.E(errs.Invalid, "INVALID_PATH", "the path cannot be decoded"))
 	}
-	var own *runtime.HTTPStatusError
-	if errors.As(err, &own) { // a path that cannot be decoded
-		err = httpError(own.HTTPStatus, errs.E(errs.Invalid, "INVALID_PATH", "the path cannot be decoded"))
-	}
-	g.writeError(c, r.WithContext(ctx), err)
 }
 
 // handleRoutingError answers a path, or a method of it, that does not exist.
 func (g *Gateway) handleRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
-	c := callFrom(r.Context())
-	if c == nil {
-		http.Error(w, http.StatusText(httpStatus), httpStatus)
+	c, ok := w.(*call)
+	if !ok {
 		return
 	}
 	switch httpStatus {

@@ -1,6 +1,6 @@
-// Package gateway is the REST edge: HTTP and JSON in, gRPC out, through
-// grpc-gateway's ServeMux. It talks to services over grpc.ClientConnInterface and
-// cannot tell whether they live in this process or in another.
+// Package gateway is the REST edge: HTTP and JSON in, gRPC out. It talks to
+// services over grpc.ClientConnInterface and cannot tell whether they live in this
+// process or in another.
 //
 // It trusts nothing it is sent. What reaches a service is built anew: the
 // metadata from an allow-list of headers, the message from JSON that has been
@@ -9,13 +9,16 @@
 // from parameters that exist. Sizes and times have limits, and every error has
 // one shape, google.rpc.Status as JSON.
 //
-// What a method is (streaming, keyed, taking a raw body) is read from the
-// contract's descriptors and options, so a new method needs nothing here.
+// Paths are matched, and query parameters decoded, by grpc-gateway's runtime. What
+// a method is (its path and body, streaming, keyed, taking a raw body) is read
+// from the contract's descriptors and options, so a new method needs nothing
+// here. The handlers that protoc-gen-grpc-gateway generates are not used: they
+// cannot refuse what they do not know, cannot write event streams, and cost a
+// third more.
 package gateway
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,23 +65,11 @@ type Config struct {
 	NewRequestID func() string
 }
 
-// A Service is one gRPC service that is offered as REST.
+// A Service is one gRPC service that is offered as REST: every method of it that
+// the contract gives a path.
 type Service struct {
-	Name     string // full name, as in "waybill.order.v1.OrderService"
-	Conn     grpc.ClientConnInterface
-	Register func(context.Context, *runtime.ServeMux, grpc.ClientConnInterface) error // see Client
-}
-
-// Client makes a Service's Register of two generated functions:
-//
-//	gateway.Client(orderv1.NewOrderServiceClient, orderv1.RegisterOrderServiceHandlerClient)
-func Client[C any](
-	newClient func(grpc.ClientConnInterface) C,
-	register func(context.Context, *runtime.ServeMux, C) error,
-) func(context.Context, *runtime.ServeMux, grpc.ClientConnInterface) error {
-	return func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
-		return register(ctx, mux, newClient(conn))
-	}
+	Name string // full name, as in "waybill.order.v1.OrderService"
+	Conn grpc.ClientConnInterface
 }
 
 // A Route is a path that is served by something else than a service. Limits,
@@ -120,17 +111,18 @@ type Gateway struct {
 	cfg     Config
 	log     *slog.Logger
 	mux     *runtime.ServeMux
-	routes  map[string]*route // by "METHOD pattern"
+	routes  []*route
 	fixed   map[string]Route
 	prefix  []string // of fixed, longest first
 	limit   *limiter
 	cors    map[string]bool
 	observe *observer
+	encoder *encoder
 }
 
 // New builds a Gateway over the services. It fails when a service is not linked
-// into the program, registers a path the contract does not have, or the OpenAPI
-// document cannot be read.
+// into the program, its options contradict its messages, or the OpenAPI document
+// cannot be read.
 func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
@@ -138,7 +130,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: log, fixed: map[string]Route{}, limit: newLimiter(cfg.PerIP), cors: map[string]bool{}}
+	g := &Gateway{cfg: cfg, log: log, fixed: map[string]Route{}, limit: newLimiter(cfg.PerIP), cors: map[string]bool{}, encoder: &encoder{}}
 	for _, o := range cfg.CORSOrigins {
 		g.cors[o] = true
 	}
@@ -150,20 +142,14 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 		return nil, err
 	}
 	g.mux = runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
-		runtime.WithIncomingHeaderMatcher(forwarded),
-		runtime.WithOutgoingHeaderMatcher(returned),
-		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithErrorHandler(g.handleError),
 		runtime.WithRoutingErrorHandler(g.handleRoutingError),
-		runtime.WithMiddlewares(g.matched),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
-		runtime.WithWriteContentLength(),
 	)
-	for _, s := range cfg.Services {
-		if err := s.Register(context.Background(), g.mux, conn{s.Conn}); err != nil {
-			return nil, fmt.Errorf("gateway: %s: %w", s.Name, err)
+	for _, r := range g.routes {
+		if err := g.mux.HandlePath(r.httpMethod, r.path, g.handler(r)); err != nil {
+			return nil, fmt.Errorf("gateway: %s: %w", r.rpc, err)
 		}
 	}
 	return g, g.addFixed()
@@ -236,7 +222,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.body = body
-	g.mux.ServeHTTP(&c.recorder, c.rebuild(r))
+	if r.Method == http.MethodHead {
+		r = r.WithContext(r.Context())
+		r.Method = http.MethodGet // net/http leaves the body out
+	}
+	g.mux.ServeHTTP(c, r)
 }
 
 // serveFixed hands the request to a handler that is no service's.
@@ -251,7 +241,7 @@ func (g *Gateway) serveFixed(c *call, r *http.Request, fixed Route) {
 		return
 	}
 	r.Body = http.MaxBytesReader(c.recorder.ResponseWriter, r.Body, g.cfg.MaxBody)
-	fixed.Handler.ServeHTTP(&c.recorder, r.WithContext(c.ctx))
+	fixed.Handler.ServeHTTP(c, r.WithContext(c.ctx))
 }
 
 // finish ends the span, counts, logs, and turns a panic into an answer.

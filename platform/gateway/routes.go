@@ -8,12 +8,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -25,11 +25,10 @@ import (
 // route is what the contract says of one HTTP method and path.
 type route struct {
 	httpMethod string
-	pattern    string   // as grpc-gateway writes it: /v1/orders/{order_id=*}:cancel
-	path       string   // as the contract writes it
+	path       string   // as the contract writes it: /v1/orders/{order_id}:cancel
 	segments   []string // "" for a variable
 	verb       string
-	pathFields []string
+	pathFields []pathField
 
 	rpc       string // full method name, as grpc.ClientConnInterface takes it
 	conn      grpc.ClientConnInterface
@@ -40,6 +39,8 @@ type route struct {
 
 	bodyField string                         // "*", the name of a field, or "" for none
 	body      protoreflect.MessageDescriptor // what the JSON of the body must be; nil when there is none
+	bodyIn    protoreflect.FieldDescriptor   // what bodyField names
+	mask      protoreflect.FieldDescriptor   // of a PATCH: the field mask that says which fields of the body are meant
 	raw       *rawBody
 
 	requestID   protoreflect.FieldDescriptor // of a KEYED method's request; nil for others
@@ -53,17 +54,23 @@ type rawBody struct {
 	header             string
 }
 
+// pathField is a field that the path has.
+type pathField struct {
+	name string
+	text protoreflect.FieldDescriptor // nil if it is no plain text of the request itself
+}
+
 // findRoutes reads the REST paths of the services from the contract.
-func findRoutes(services []Service) (map[string]*route, error) {
-	out := map[string]*route{}
+func findRoutes(services []Service) ([]*route, error) {
+	var out []*route
 	for _, s := range services {
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(s.Name))
 		if err != nil {
 			return nil, fmt.Errorf("gateway: service %s: %w", s.Name, err)
 		}
 		sd, ok := d.(protoreflect.ServiceDescriptor)
-		if !ok || s.Conn == nil || s.Register == nil {
-			return nil, fmt.Errorf("gateway: %s is no service, or has no Conn or Register", s.Name)
+		if !ok || s.Conn == nil {
+			return nil, fmt.Errorf("gateway: %s is no service, or has no Conn", s.Name)
 		}
 		for i := range sd.Methods().Len() {
 			m := sd.Methods().Get(i)
@@ -77,7 +84,7 @@ func findRoutes(services []Service) (map[string]*route, error) {
 					return nil, fmt.Errorf("gateway: %s: %w", m.FullName(), err)
 				}
 				r.conn = s.Conn
-				out[r.httpMethod+" "+r.pattern] = r
+				out = append(out, r)
 			}
 		}
 	}
@@ -110,14 +117,12 @@ func newRoute(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (*rou
 		return nil, fmt.Errorf("a method whose client streams has no REST form")
 	}
 	for _, v := range pathVariable.FindAllStringSubmatch(r.path, -1) {
-		r.pathFields = append(r.pathFields, v[1])
-	}
-	r.pattern = pathVariable.ReplaceAllStringFunc(r.path, func(v string) string {
-		if strings.Contains(v, "=") {
-			return v
+		f := pathField{name: v[1]}
+		if fd := m.Input().Fields().ByName(protoreflect.Name(v[1])); fd != nil && fd.Kind() == protoreflect.StringKind && !fd.IsList() {
+			f.text = fd
 		}
-		return strings.TrimSuffix(v, "}") + "=*}"
-	})
+		r.pathFields = append(r.pathFields, f)
+	}
 	path := pathVariable.ReplaceAllString(r.path, "")
 	if i := strings.LastIndexByte(path, ':'); i > strings.LastIndexByte(path, '/') {
 		path, r.verb = path[:i], path[i+1:]
@@ -155,7 +160,10 @@ func (r *route) readOptions(m protoreflect.MethodDescriptor) error {
 		if f == nil || f.Message() == nil || f.IsList() || f.IsMap() {
 			return fmt.Errorf("its body %q is no field with a message", r.bodyField)
 		}
-		r.body = f.Message()
+		r.body, r.bodyIn = f.Message(), f
+		if r.httpMethod == http.MethodPatch {
+			r.mask = fieldMask(m.Input())
+		}
 	}
 	if kind, _ := proto.GetExtension(m.Options(), optionsv1.E_Idempotency).(optionsv1.Idempotency); kind == optionsv1.Idempotency_IDEMPOTENCY_KEYED {
 		if f := m.Input().Fields().ByName("request_id"); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
@@ -163,6 +171,16 @@ func (r *route) readOptions(m protoreflect.MethodDescriptor) error {
 		}
 	}
 	r.resume, r.resumeToken = resumeField(m.Input()), resumeField(m.Output())
+	return nil
+}
+
+// fieldMask gives the field of a request that is a field mask.
+func fieldMask(md protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
+	for i := range md.Fields().Len() {
+		if f := md.Fields().Get(i); f.Message() != nil && f.Message().FullName() == "google.protobuf.FieldMask" && !f.IsList() {
+			return f
+		}
+	}
 	return nil
 }
 
@@ -197,43 +215,33 @@ func (r *route) matches(path string) bool {
 	return true
 }
 
-// matched stands between grpc-gateway's choice of a handler and the handler: it
-// holds query and body against the contract, gives the call its deadline, and
-// takes over what the generated handlers cannot do.
-func (g *Gateway) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
-	var known atomic.Pointer[route] // the handler is made for one pattern, which only a request tells
+// handler answers the requests of a route: it holds them against the contract,
+// makes the call, and writes what comes of it.
+func (g *Gateway) handler(r *route) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
-		c := callFrom(req.Context())
-		r := known.Load()
-		if r == nil {
-			pattern, _ := runtime.HTTPPattern(req.Context())
-			if r = g.routes[req.Method+" "+pattern.String()]; r == nil || c == nil {
-				http.Error(w, "internal error", http.StatusInternalServerError)
-				return
-			}
-			known.Store(r)
+		c, ok := w.(*call)
+		if !ok { // the mux is reached through ServeHTTP only
+			http.Error(w, "internal error", http.StatusInternalServerError)
+			return
 		}
 		c.route, c.pattern = r, r.path
 		c.setSpanName(r)
-		if err := r.check(c, req, path); err != nil {
+		in, err := r.request(c, req, path)
+		if err != nil {
 			g.writeError(c, req, err)
 			return
 		}
-		ctx := req.Context()
+		ctx := metadata.NewOutgoingContext(c.ctx, c.metadata())
 		if timeout := g.timeoutOf(c, r); timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, timeout)
 			defer cancel()
-			req = req.WithContext(ctx)
 		}
-		switch {
-		case r.raw != nil:
-			g.serveRaw(c, req, r)
-		case r.streaming:
-			g.serveStream(c, req, r, path)
-		default:
-			next(w, req, path)
+		if r.streaming {
+			g.serveStream(ctx, c, req, in)
+			return
 		}
+		g.serveUnary(ctx, c, req, in)
 	}
 }
 
@@ -336,7 +344,7 @@ func (r *route) queryField(name string) (protoreflect.FieldDescriptor, string) {
 		full += string(f.Name())
 	}
 	switch {
-	case slices.Contains(r.pathFields, full):
+	case slices.ContainsFunc(r.pathFields, func(p pathField) bool { return p.name == full }):
 		return nil, "is part of the path and cannot be a query parameter"
 	case r.bodyField != "" && (full == r.bodyField || strings.HasPrefix(full, r.bodyField+".")):
 		return nil, "is part of the body and cannot be a query parameter"

@@ -9,13 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-
-	"github.com/waybill-dev/waybill/platform/errs"
 )
 
 // streamDesc is how a server-streaming method is called.
@@ -24,91 +20,19 @@ var streamDesc = grpc.StreamDesc{ServerStreams: true}
 // writeTimeout is how long a client may take one message of a stream.
 const writeTimeout = 30 * time.Second
 
-// serveRaw calls a method that takes the body as it is.
-func (g *Gateway) serveRaw(c *call, req *http.Request, r *route) {
-	in := r.inType.New()
-	in.Set(r.raw.field, protoreflect.ValueOfBytes(c.body))
-	if v := c.sent[r.raw.header]; len(v) > 1 || len(v) == 1 && !isText(v[0]) {
-		g.writeError(c, req, badHeader(r.raw.header, "HEADER_INVALID", "must be given once and be text"))
-		return
-	} else if len(v) == 1 {
-		in.Set(r.raw.headerField, protoreflect.ValueOfString(v[0]))
-	}
-	ctx, err := runtime.AnnotateContext(req.Context(), g.mux, req, r.rpc)
-	if err != nil {
-		g.writeError(c, req, err)
-		return
-	}
-	out := r.outType.New().Interface()
-	if err := r.conn.Invoke(ctx, r.rpc, in.Interface(), out); err != nil {
-		g.writeError(c, req, err)
-		return
-	}
-	runtime.ForwardResponseMessage(ctx, g.mux, marshaler{}, &c.recorder, req, out)
-}
-
-// request makes the request of a streaming call from path, query, body and Last-Event-ID.
-func (r *route) request(c *call, req *http.Request, path map[string]string) (proto.Message, error) {
-	in := r.inType.New()
-	if len(c.body) > 0 {
-		target := in
-		if r.bodyField != "*" {
-			target = in.Mutable(r.in.Fields().ByName(protoreflect.Name(r.bodyField))).Message()
-		}
-		if err := unmarshalJSON.Unmarshal(c.body, target.Interface()); err != nil {
-			return nil, errs.E(errs.Invalid, "INVALID_JSON", "the body: %s", cleaned(err.Error()))
-		}
-	}
-	for _, name := range r.pathFields {
-		if err := runtime.PopulateFieldFromPath(in.Interface(), name, path[name]); err != nil {
-			return nil, badField(name, "has a value of the wrong form")
-		}
-	}
-	if req.URL.RawQuery != "" {
-		none := utilities.NewDoubleArray(nil) // check has refused what is bound elsewhere
-		if err := runtime.PopulateQueryParameters(in.Interface(), req.URL.Query(), none); err != nil {
-			return nil, errs.E(errs.Invalid, "INVALID_QUERY", "the query: %s", cleaned(err.Error()))
-		}
-	}
-	if c.lastEventID != "" {
-		if r.resume == nil {
-			return nil, badHeader("Last-Event-ID", "NOT_RESUMABLE", "is of no use here: this stream cannot be resumed")
-		}
-		// It wins over a resume_token in the query: a browser that reconnects repeats the
-		// URL of its first attempt, and only the header is of now.
-		in.Set(r.resume, protoreflect.ValueOfString(c.lastEventID))
-	}
-	if c.idempotencyKey != "" && r.requestID != nil {
-		if err := setRequestID(in, r.requestID, c.idempotencyKey); err != nil {
-			return nil, err
-		}
-	}
-	return in.Interface(), nil
-}
-
 // serveStream calls a server-streaming method and writes what comes as
 // server-sent events or as one JSON object per line. Until the first message is
 // there an error is an ordinary answer; afterwards it is the last thing on the
 // stream. When the client goes, the call is canceled.
-func (g *Gateway) serveStream(c *call, req *http.Request, r *route, path map[string]string) {
-	in, err := r.request(c, req, path)
-	if err != nil {
-		g.writeError(c, req, err)
-		return
-	}
-	ctx, err := runtime.AnnotateContext(req.Context(), g.mux, req, r.rpc)
-	if err != nil {
-		g.writeError(c, req, err)
-		return
-	}
+func (g *Gateway) serveStream(ctx context.Context, c *call, req *http.Request, in proto.Message) {
 	ctx, cancel := context.WithCancel(ctx)
-	messages := receive(ctx, r, in)
+	messages := receive(ctx, c.route, in)
 	defer func() {
 		cancel()
 		for range messages { //nolint:revive // until the receiver is gone
 		}
 	}()
-	out := &streamWriter{c: c, control: http.NewResponseController(c.recorder.ResponseWriter), events: c.wantsEvents, resume: r.resumeToken}
+	out := &streamWriter{c: c, control: http.NewResponseController(c.recorder.ResponseWriter), events: c.wantsEvents, resume: c.route.resumeToken, encoder: g.encoder}
 	var beats <-chan time.Time
 	if out.events {
 		ticks, stop := g.cfg.NewTicker(g.cfg.Heartbeat)
@@ -141,7 +65,7 @@ func (g *Gateway) endStream(c *call, req *http.Request, out *streamWriter, err e
 	switch {
 	case errors.Is(err, io.EOF):
 		_ = out.end()
-	case req.Context().Err() != nil && errors.Is(req.Context().Err(), context.Canceled):
+	case errors.Is(req.Context().Err(), context.Canceled):
 		if c.status == 0 {
 			c.status = 499 // the client is gone; for the log
 		}
@@ -212,6 +136,7 @@ type streamWriter struct {
 	control *http.ResponseController
 	events  bool
 	resume  protoreflect.FieldDescriptor
+	encoder *encoder
 	buf     []byte
 }
 
@@ -251,7 +176,7 @@ func (s *streamWriter) message(m proto.Message) error {
 	var err error
 	if !s.events {
 		s.buf = append(s.buf, `{"result":`...)
-		if s.buf, err = marshalJSON.MarshalAppend(s.buf, m); err != nil {
+		if s.buf, err = s.encoder.append(s.buf, m.ProtoReflect()); err != nil {
 			return err
 		}
 		s.buf = append(s.buf, "}\n"...)
@@ -263,7 +188,7 @@ func (s *streamWriter) message(m proto.Message) error {
 		}
 	}
 	s.buf = append(s.buf, "event: message\ndata: "...)
-	if s.buf, err = marshalJSON.MarshalAppend(s.buf, m); err != nil { // one line: protojson escapes breaks
+	if s.buf, err = s.encoder.append(s.buf, m.ProtoReflect()); err != nil { // one line: breaks in texts are escaped
 		return err
 	}
 	s.buf = append(s.buf, "\n\n"...)
