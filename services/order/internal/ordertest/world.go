@@ -101,6 +101,17 @@ func (w *World) Start(change ...func(*orderd.Config)) {
 	w.Orders = orderv1.NewOrderServiceClient(server.Conn())
 }
 
+// Replica starts a second process of the service, on the same database and
+// broker. Its own clients are in Orders. It needs a database that more than one
+// process may open.
+func (w *World) Replica(change ...func(*orderd.Config)) *World {
+	w.T.Helper()
+	r := &World{T: w.T, Bus: w.Bus, Quotes: w.Quotes, open: w.open}
+	r.Start(change...)
+	w.T.Cleanup(r.Stop)
+	return r
+}
+
 // Stop stops the service. It may be called twice.
 func (w *World) Stop() {
 	if w.unit == nil {
