@@ -46,6 +46,11 @@ var Payments = react.NewKind("payments", []sqldb.Column{
 	{Name: "rare", Type: sqldb.Text, Nullable: true},
 }, paymentRow, scanPayment)
 
+// Row gives the whole row of a payment, in the order of Payments.Columns.
+func Row(p payment.Payment, version, eventSeq int64) []any {
+	return append([]any{p.OrderID, version, eventSeq}, paymentRow(p)...)
+}
+
 func paymentRow(p payment.Payment) []any {
 	var held, rare any
 	if !p.HeldUntil.IsZero() {
