@@ -37,6 +37,7 @@ func (g *Gateway) admit(c *call, r *http.Request) error {
 	if c.requestID == "" {
 		c.requestID = g.cfg.NewRequestID()
 	}
+	c.ids[0] = c.requestID
 	setSecurityHeaders(c, r.URL.Path)
 	c.client = clientIP(r, g.cfg.ProxyHops)
 	c.ctx = g.observe.begin(c, r)

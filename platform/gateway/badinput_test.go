@@ -261,7 +261,7 @@ func TestEnumsAndTimesAreTakenByTheirNames(t *testing.T) {
 		fmt.Sprintf(`{%q:%q}`, status.Name(), name), fmt.Sprintf(`{%q:null}`, status.Name()),
 		fmt.Sprintf(`{%q:"2026-01-31T12:00:00.5+02:00"}`, when.Name()),
 	} {
-		if v := checkJSON([]byte(good), md, nil); v != nil {
+		if v := checkJSON([]byte(good), md, nil, nil); v != nil {
 			t.Errorf("%s: %+v", good, v)
 		}
 	}
@@ -270,7 +270,7 @@ func TestEnumsAndTimesAreTakenByTheirNames(t *testing.T) {
 		fmt.Sprintf(`{%q:"%s"}`, status.Name(), strings.ToLower(name)),
 		fmt.Sprintf(`{%q:"yesterday"}`, when.Name()), fmt.Sprintf(`{%q:0}`, when.Name()), fmt.Sprintf(`{%q:"0000-01-01T00:00:00Z"}`, when.Name()),
 	} {
-		v := checkJSON([]byte(bad), md, nil)
+		v := checkJSON([]byte(bad), md, nil, nil)
 		if v == nil || v.path != string(status.Name()) && v.path != string(when.Name()) {
 			t.Errorf("%s: %+v", bad, v)
 		}
@@ -296,7 +296,7 @@ func FuzzTheCheckerAgreesWithProtojson(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		in := &orderv1.CreateOrderRequest{}
-		if checkJSON(data, in.ProtoReflect().Descriptor(), nil) != nil {
+		if checkJSON(data, in.ProtoReflect().Descriptor(), nil, nil) != nil {
 			return
 		}
 		if err := unmarshalJSON.Unmarshal(data, in); err != nil {
@@ -307,7 +307,7 @@ func FuzzTheCheckerAgreesWithProtojson(f *testing.F) {
 			t.Fatal(err)
 		}
 		out := &orderv1.CreateOrderRequest{}
-		if v := checkJSON(again, in.ProtoReflect().Descriptor(), nil); v != nil {
+		if v := checkJSON(again, in.ProtoReflect().Descriptor(), nil, nil); v != nil {
 			t.Fatalf("%q: %+v", again, v)
 		}
 		if err := unmarshalJSON.Unmarshal(again, out); err != nil || !proto.Equal(in, out) {

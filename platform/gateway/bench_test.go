@@ -140,7 +140,7 @@ func BenchmarkCheckJSON(b *testing.B) {
 	b.Run("check", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if v := checkJSON(data, r.in, nil); v != nil {
+			if v := checkJSON(data, r.in, nil, nil); v != nil {
 				b.Fatal(v)
 			}
 		}

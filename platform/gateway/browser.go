@@ -8,23 +8,24 @@ import (
 
 // Values of headers that every answer has, made once.
 var (
-	nosniff    = []string{"nosniff"}
-	noReferrer = []string{"no-referrer"}
-	noStore    = []string{"no-store"}
-	noFrames   = []string{"DENY"}
-	vary       = []string{"Origin"}
+	nosniff  = []string{"nosniff"}
+	noStore  = []string{"no-store"}
+	aMinute  = []string{"public, max-age=60"}
+	jsonType = []string{"application/json"}
+	vary     = []string{"Origin"}
 )
 
 // setSecurityHeaders tells browsers what not to do with an answer. What is under
-// /v1 belongs to somebody and is kept nowhere.
+// /v1 belongs to somebody and is kept nowhere; public keys may be kept a minute.
 func setSecurityHeaders(c *call, path string) {
 	h := c.Header()
 	h["X-Content-Type-Options"] = nosniff
-	h["Referrer-Policy"] = noReferrer
-	h["X-Frame-Options"] = noFrames
-	h[headerRequestID] = []string{c.requestID}
-	if strings.HasPrefix(path, "/v1") {
+	h[headerRequestID] = c.ids[0:1:1]
+	switch {
+	case strings.HasPrefix(path, "/v1"):
 		h["Cache-Control"] = noStore
+	case strings.HasPrefix(path, "/.well-known/"):
+		h["Cache-Control"] = aMinute
 	}
 }
 

@@ -15,14 +15,16 @@ import (
 	"github.com/waybill-dev/waybill/platform/rpc"
 )
 
-// call is one request on its way through the gateway. It is also the
-// ResponseWriter that handlers get, which is how they find it.
+// call is one request on its way through the gateway, and the ResponseWriter that
+// handlers of other routes get.
 type call struct {
 	recorder
 	ctx       context.Context
 	begun     time.Time
 	span      trace.Span
 	requestID string
+	ids       [2]string // request id and client address, where headers and metadata point to
+	values    [4]string // of the path's variables: room for as many as paths have
 	client    netip.Addr
 	pattern   string // what was matched, "" for nothing
 	route     *route // the method, nil when none matched
@@ -58,7 +60,7 @@ func (c *call) method(r *http.Request) string {
 // no header of the client is in it that was not put there on purpose.
 func (c *call) metadata() metadata.MD {
 	md := make(metadata.MD, 4)
-	md["x-request-id"] = []string{c.requestID}
+	md["x-request-id"] = c.ids[0:1:1]
 	if a := c.sent[headerAuthorization]; len(a) == 1 && printable(a[0], len(a[0])) {
 		md["authorization"] = a
 	}
@@ -66,7 +68,8 @@ func (c *call) metadata() metadata.MD {
 		md["idempotency-key"] = []string{c.idempotencyKey}
 	}
 	if c.client.IsValid() {
-		md[rpc.MetadataClientIP] = []string{c.client.String()}
+		c.ids[1] = c.client.String()
+		md[rpc.MetadataClientIP] = c.ids[1:2:2]
 	}
 	return md
 }

@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,43 +154,4 @@ func (g *Gateway) writeError(c *call, r *http.Request, err error) {
 	}
 	c.WriteHeader(httpStatus)
 	_, _ = c.Write(append(b, '\n'))
-}
-
-// handleError answers a path that cannot be decoded: the only error grpc-gateway has left to find.
-func (g *Gateway) handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ error) {
-	if c, ok := w.(*call); ok {
-		g.writeError(c, r, errs.E(errs.Invalid, "INVALID_PATH", "the path cannot be decoded"))
-	}
-}
-
-// handleRoutingError answers a path, or a method of it, that does not exist.
-func (g *Gateway) handleRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
-	c, ok := w.(*call)
-	if !ok {
-		return
-	}
-	switch httpStatus {
-	case http.StatusNotFound:
-		g.writeError(c, r, errs.E(errs.NotFound, "NO_SUCH_PATH", "there is nothing at this path; /docs lists what there is"))
-	case http.StatusMethodNotAllowed:
-		c.Header().Set("Allow", strings.Join(g.allowed(r.URL.Path), ", "))
-		g.writeError(c, r, methodNotAllowed(r.Method))
-	default:
-		g.writeError(c, r, httpError(httpStatus, errs.E(errs.Invalid, "INVALID_PATH", "the path is not valid")))
-	}
-}
-
-// allowed gives the methods that a path takes.
-func (g *Gateway) allowed(path string) []string {
-	var out []string
-	for _, r := range g.routes {
-		if r.matches(path) && !slices.Contains(out, r.httpMethod) {
-			out = append(out, r.httpMethod)
-			if r.httpMethod == http.MethodGet {
-				out = append(out, http.MethodHead)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
 }

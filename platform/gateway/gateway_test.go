@@ -356,7 +356,7 @@ func TestMetadataOfServicesStaysInside(t *testing.T) {
 				t.Errorf("%s: %v came out", k, v)
 			}
 		}
-		for k, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "X-Frame-Options": "DENY"} {
+		for k, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"} {
 			if got := a.header.Get(k); got != want {
 				t.Errorf("%s is %q", k, got)
 			}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -30,11 +31,11 @@ func (v *violation) error() error {
 
 // checkJSON holds a body against the message it is to become. protojson alone
 // would take "1", 1e3 and 1.0 for the integer 1, numbers for enums, and a string
-// with NUL in it, and its errors do not say which field is meant. Fields in
-// bound have a value from the path and must not have another one here. It gives
+// with NUL in it, and its errors do not say which field is meant. The fields names
+// have their values, bound, from the path and must not have others here. It gives
 // nil for a body that protojson then decodes.
-func checkJSON(data []byte, md protoreflect.MessageDescriptor, bound map[string]string) *violation {
-	c := checker{data: data, bound: bound}
+func checkJSON(data []byte, md protoreflect.MessageDescriptor, names []pathField, bound []string) *violation {
+	c := checker{data: data, names: names, bound: bound}
 	c.space()
 	if c.pos == len(data) {
 		return &violation{problem: "is empty"}
@@ -59,7 +60,8 @@ type checker struct {
 	pos   int
 	depth int
 	path  []step
-	bound map[string]string
+	names []pathField
+	bound []string
 	bad   *violation
 }
 
@@ -208,7 +210,7 @@ func (c *checker) message(md protoreflect.MessageDescriptor) bool {
 		if !seen.add(f.Index()) {
 			return c.fail("is given twice")
 		}
-		if want, ok := c.bound[string(f.Name())]; ok && len(c.path) == 1 && !c.agrees(want) {
+		if len(c.path) == 1 && !c.agrees(string(f.Name())) {
 			return c.fail("differs from the value in the path; leave it out of the body")
 		}
 		if !c.field(f) {
@@ -219,9 +221,13 @@ func (c *checker) message(md protoreflect.MessageDescriptor) bool {
 	})
 }
 
-// agrees reports whether the string that comes is want.
-func (c *checker) agrees(want string) bool {
-	at := *c
+// agrees reports whether a string that comes for a field is the one from the path.
+func (c *checker) agrees(name string) bool {
+	i := slices.IndexFunc(c.names, func(f pathField) bool { return f.name == name })
+	if i < 0 {
+		return true
+	}
+	at, want := *c, c.bound[i]
 	if at.next() != '"' {
 		return true // of another type, which is judged next
 	}

@@ -25,8 +25,9 @@ const scope = "github.com/waybill-dev/waybill/platform/gateway"
 // and once for each series of metrics.
 type observer struct {
 	tracer   trace.Tracer
+	start    []trace.SpanStartOption
 	duration metric.Float64Histogram
-	series   sync.Map // seriesKey to metric.MeasurementOption
+	series   sync.Map // seriesKey to []metric.RecordOption; routes keep their own for 200
 
 	// forced bounds how many traces strangers may have recorded by setting the
 	// sampled flag; beyond it their ids are kept and the flag is not.
@@ -49,7 +50,7 @@ func newObserver(tp trace.TracerProvider, mp metric.MeterProvider) (*observer, e
 	if err != nil {
 		return nil, err
 	}
-	return &observer{tracer: tp.Tracer(scope), duration: d, forced: rate.NewLimiter(10, 20)}, nil
+	return &observer{tracer: tp.Tracer(scope), start: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}, duration: d, forced: rate.NewLimiter(10, 20)}, nil
 }
 
 // begin starts the request's span, below the one a valid traceparent names.
@@ -61,7 +62,7 @@ func (o *observer) begin(c *call, r *http.Request) context.Context {
 			ctx = trace.ContextWithRemoteSpanContext(ctx, sc.WithTraceFlags(sc.TraceFlags().WithSampled(false)))
 		}
 	}
-	ctx, c.span = o.tracer.Start(ctx, c.method(r), trace.WithSpanKind(trace.SpanKindServer))
+	ctx, c.span = o.tracer.Start(ctx, c.method(r), o.start...)
 	return ctx
 }
 
@@ -98,14 +99,29 @@ func (o *observer) end(c *call, r *http.Request) {
 	if c.route != nil && c.route.streaming {
 		return // its length says nothing about speed
 	}
+	o.duration.Record(c.ctx, time.Since(c.begun).Seconds(), o.attributes(c, method)...)
+}
+
+// attributes gives the attributes of a reading, which are made once.
+func (o *observer) attributes(c *call, method string) []metric.RecordOption {
+	fast := c.route != nil && c.status == http.StatusOK && method == c.route.httpMethod
+	if fast {
+		if opts := c.route.good.Load(); opts != nil {
+			return *opts
+		}
+	}
 	key := seriesKey{method, c.pattern, c.status}
-	attrs, ok := o.series.Load(key)
-	if !ok {
-		attrs, _ = o.series.LoadOrStore(key, metric.WithAttributeSet(attribute.NewSet(
-			attribute.String("http.request.method", method), attribute.String("http.route", c.pattern),
-			attribute.Int("http.response.status_code", c.status))))
+	if opts, ok := o.series.Load(key); ok {
+		if opts, ok := opts.([]metric.RecordOption); ok {
+			return opts
+		}
 	}
-	if opt, ok := attrs.(metric.MeasurementOption); ok {
-		o.duration.Record(c.ctx, time.Since(c.begun).Seconds(), opt)
+	opts := []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(
+		attribute.String("http.request.method", method), attribute.String("http.route", c.pattern),
+		attribute.Int("http.response.status_code", c.status)))}
+	o.series.Store(key, opts)
+	if fast {
+		c.route.good.Store(&opts)
 	}
+	return opts
 }

@@ -24,8 +24,8 @@ var (
 )
 
 // request makes the message of a call, and refuses what the contract does not know.
-func (r *route) request(c *call, req *http.Request, path map[string]string) (proto.Message, error) {
-	if err := r.check(c, req, path); err != nil {
+func (r *route) request(c *call, req *http.Request, values []string) (proto.Message, error) {
+	if err := r.check(c, req, values); err != nil {
 		return nil, err
 	}
 	in := r.inType.New()
@@ -35,10 +35,10 @@ func (r *route) request(c *call, req *http.Request, path map[string]string) (pro
 	if err := r.setBody(c, in); err != nil {
 		return nil, err
 	}
-	for _, f := range r.pathFields {
+	for i, f := range r.pathFields {
 		if f.text != nil {
-			in.Set(f.text, protoreflect.ValueOfString(path[f.name]))
-		} else if err := runtime.PopulateFieldFromPath(in.Interface(), f.name, path[f.name]); err != nil {
+			in.Set(f.text, protoreflect.ValueOfString(values[i]))
+		} else if err := runtime.PopulateFieldFromPath(in.Interface(), f.name, values[i]); err != nil {
 			return nil, badField(f.name, "has a value of the wrong form")
 		}
 	}
@@ -133,5 +133,3 @@ func (g *Gateway) serveUnary(ctx context.Context, c *call, req *http.Request, in
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	_, _ = c.Write(b)
 }
-
-var jsonType = []string{"application/json"}

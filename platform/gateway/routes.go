@@ -1,19 +1,17 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
+	"sync/atomic"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -46,6 +44,8 @@ type route struct {
 	requestID   protoreflect.FieldDescriptor // of a KEYED method's request; nil for others
 	resume      protoreflect.FieldDescriptor // of the request; nil if it cannot be resumed
 	resumeToken protoreflect.FieldDescriptor // of the response; nil if it has none
+
+	good atomic.Pointer[[]metric.RecordOption] // attributes of the usual reading
 }
 
 // rawBody is a body that is handed on byte by byte.
@@ -123,12 +123,17 @@ func newRoute(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (*rou
 		}
 		r.pathFields = append(r.pathFields, f)
 	}
+	r.split()
+	return r, r.readOptions(m)
+}
+
+// split takes the path apart.
+func (r *route) split() {
 	path := pathVariable.ReplaceAllString(r.path, "")
 	if i := strings.LastIndexByte(path, ':'); i > strings.LastIndexByte(path, '/') {
 		path, r.verb = path[:i], path[i+1:]
 	}
 	r.segments = strings.Split(path, "/")[1:]
-	return r, r.readOptions(m)
 }
 
 // readOptions reads what the contract's own options say.
@@ -195,72 +200,11 @@ func resumeField(md protoreflect.MessageDescriptor) protoreflect.FieldDescriptor
 	return nil
 }
 
-// matches reports whether a path is one of the route's.
-func (r *route) matches(path string) bool {
-	if r.verb != "" {
-		var ok bool
-		if path, ok = strings.CutSuffix(path, ":"+r.verb); !ok {
-			return false
-		}
-	}
-	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	if len(parts) != len(r.segments) {
-		return false
-	}
-	for i, s := range r.segments {
-		if s != parts[i] && (s != "" || parts[i] == "") {
-			return false
-		}
-	}
-	return true
-}
-
-// handler answers the requests of a route: it holds them against the contract,
-// makes the call, and writes what comes of it.
-func (g *Gateway) handler(r *route) runtime.HandlerFunc {
-	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
-		c, ok := w.(*call)
-		if !ok { // the mux is reached through ServeHTTP only
-			http.Error(w, "internal error", http.StatusInternalServerError)
-			return
-		}
-		c.route, c.pattern = r, r.path
-		c.setSpanName(r)
-		in, err := r.request(c, req, path)
-		if err != nil {
-			g.writeError(c, req, err)
-			return
-		}
-		ctx := metadata.NewOutgoingContext(c.ctx, c.metadata())
-		if timeout := g.timeoutOf(c, r); timeout > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, timeout)
-			defer cancel()
-		}
-		if r.streaming {
-			g.serveStream(ctx, c, req, in)
-			return
-		}
-		g.serveUnary(ctx, c, req, in)
-	}
-}
-
-// timeoutOf gives how long the call may take; 0 is for ever, which only streams may.
-func (g *Gateway) timeoutOf(c *call, r *route) time.Duration {
-	switch {
-	case r.streaming:
-		return c.timeout
-	case c.timeout == 0:
-		return g.cfg.Timeout
-	}
-	return min(c.timeout, g.cfg.MaxTimeout)
-}
-
 // check holds path, query and body against the contract.
-func (r *route) check(c *call, req *http.Request, path map[string]string) error {
-	for name, v := range path {
+func (r *route) check(c *call, req *http.Request, values []string) error {
+	for i, v := range values {
 		if !isText(v) {
-			return badField(name, "must be text in UTF-8 without the character NUL")
+			return badField(r.pathFields[i].name, "must be text in UTF-8 without the character NUL")
 		}
 	}
 	if req.URL.RawQuery != "" {
@@ -283,11 +227,11 @@ func (r *route) check(c *call, req *http.Request, path map[string]string) error 
 	if err := checkContentType(c.sent); err != nil {
 		return err
 	}
-	var bound map[string]string
+	var bound []string
 	if r.bodyField == "*" {
-		bound = path
+		bound = values
 	}
-	if v := checkJSON(c.body, r.body, bound); v != nil {
+	if v := checkJSON(c.body, r.body, r.pathFields[:len(bound)], bound); v != nil {
 		return v.error()
 	}
 	return nil
