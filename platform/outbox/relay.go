@@ -361,7 +361,7 @@ const takeLease = `
 	INSERT INTO leases (name, owner, epoch, expires_at) VALUES ('outbox', ?, 1, ?)
 	ON CONFLICT (name) DO UPDATE
 	   SET owner = excluded.owner, epoch = leases.epoch + 1, expires_at = excluded.expires_at
-	 WHERE leases.owner = excluded.owner OR leases.expires_at < ?`
+	 WHERE leases.owner = excluded.owner OR leases.expires_at <= ?`
 
 // resign gives the lease back, so that a successor need not wait for its end.
 func (r *Relay) resign(ctx context.Context) {
@@ -380,7 +380,11 @@ func (r *Relay) renew(ctx context.Context) {
 	if r.leader.Sub(now) > leaseTTL*2/3 {
 		return
 	}
-	n, err := r.cfg.DB.Exec(ctx, takeLease, r.cfg.Owner, now.Add(leaseTTL), now)
+	dead := now
+	if r.leader.IsZero() && r.cfg.DB.Dialect() == sqldb.SQLite {
+		dead = now.Add(leaseTTL) // the file is ours alone, so whoever holds the lease at our start is dead
+	}
+	n, err := r.cfg.DB.Exec(ctx, takeLease, r.cfg.Owner, now.Add(leaseTTL), dead)
 	switch {
 	case err != nil:
 		r.cfg.Log.Warn("outbox lease not renewed", "service", r.cfg.Service, "error", err)
