@@ -101,7 +101,7 @@ func TestAnEventDeliveredAgainIsNoticedOnce(t *testing.T) {
 }
 
 func TestEveryFailureIsUndone(t *testing.T) {
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		in     order.Status
 		event  func(id string) proto.Message
 		reason orderv1.OrderReason
@@ -121,9 +121,10 @@ func TestEveryFailureIsUndone(t *testing.T) {
 		"lost before dispatch": {order.Scheduled, func(id string) proto.Message {
 			return &shippingv1.ShipmentLost{OrderId: id, ShipmentId: ordertest.ShipmentID}
 		}, orderv1.OrderReason_ORDER_REASON_SHIPMENT_LOST, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
+	}
+	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
 				id := w.PlaceIn("u1", c.in).GetOrderId()
 				o := w.SayEach(id, c.event(id))
 				if o.GetStatus() != order.Cancelling || o.GetReason() != c.reason || o.GetReasonDetail() != c.detail || o.GetSagaOver() {
@@ -142,8 +143,8 @@ func TestEveryFailureIsUndone(t *testing.T) {
 					t.Errorf("OrderCancelled is %v", &told)
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestWhatCannotBeHadIsRejected(t *testing.T) {
@@ -246,9 +247,8 @@ func TestNothingIsLostWhileTheServiceIsDown(t *testing.T) {
 		w.Stop()
 		w.Say(ordertest.Happy(id)[1:6]...)
 		w.Start()
-		o := w.Await(id, order.Dispatched)
-		if o.GetVersion() != 7 {
-			t.Errorf("version %d, want 7", o.GetVersion())
+		if o := w.AwaitVersion(id, 7); o.GetStatus() != order.Dispatched || o.GetVersion() != 7 {
+			t.Errorf("got %v", o)
 		}
 		if n := len(w.Waybill(id)); n != 7 {
 			t.Errorf("the waybill has %d entries, want 7", n)
