@@ -8,11 +8,13 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"maps"
 	"math"
+	"math/big"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -196,6 +198,8 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	}
 	pubJSON, _ := pub.MarshalJSON()
 	own, _ := PublicKey(strange.Public().(ed25519.PublicKey))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: b.Now().Add(time.Hour)}
+	cert := must(x509.CreateCertificate(rand.Reader, template, template, strange.Public(), strange))
 
 	head := m{"alg": "EdDSA", "kid": kid, "typ": tokenType}
 	body := m{"iss": Issuer, "aud": Audience, "sub": "u1", "role": "customer", "sid": "s1", "token_use": "access", "jti": "j", "iat": now, "exp": now + 600}
@@ -229,7 +233,9 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"our key in jwk":                forge(with(head, "jwk", pub), body, ours),
 		"jku":                           forge(with(head, "jku", "https://evil.example/keys"), body, ours),
 		"x5u":                           forge(with(head, "x5u", "https://evil.example/cert"), body, ours),
-		"x5c":                           forge(with(head, "x5c", []string{"AAAA"}), body, ours),
+		"x5c":                           forge(with(head, "x5c", [][]byte{cert}), body, ours),
+		"x5c of its own key":            forge(with(head, "x5c", [][]byte{cert}), body, theirs),
+		"x5c that is none":              forge(with(head, "x5c", []string{"AAAA"}), body, ours),
 		"crit":                          forge(with(head, "crit", []string{"exp"}), body, ours),
 		"b64 false":                     forge(with(head, "b64", false), body, ours),
 		"kid is a path":                 forge(with(head, "kid", "../../etc/passwd"), body, ours),
