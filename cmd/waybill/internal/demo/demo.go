@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/waybill-dev/waybill/cmd/waybill/internal/rest"
+	"github.com/waybill-dev/waybill/internal/rest"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"

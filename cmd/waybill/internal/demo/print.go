@@ -11,7 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/waybill-dev/waybill/cmd/waybill/internal/rest"
+	"github.com/waybill-dev/waybill/internal/rest"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 )
 
