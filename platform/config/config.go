@@ -46,6 +46,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/internal/nearest"
 )
 
 // envPrefix begins every variable that is ours.
@@ -206,22 +207,22 @@ func (l *loader) loadEnviron(environ []string) {
 	}
 	for _, name := range k.Keys() {
 		text := k.String(name)
-		leaf, ok := byName[name]
+		x, ok := byName[name]
 		if !ok {
 			if base, isFile := strings.CutSuffix(name, "_FILE"); isFile && byName[base].secret {
 				if mine[base] {
 					l.loadSecret(byName[base], name, text)
 				}
 			} else if !ignored(name, text) {
-				l.problem(name, "this variable is unknown%s", nearest(name, known, leaf.env2))
+				l.problem(name, "this variable is unknown%s", didYouMean(name, known, leaf.env))
 			}
 			continue
 		}
 		if !mine[name] {
 			continue // another command's
 		}
-		if err := leaf.setText(text); err != nil {
-			l.problem(leaf.key, "%s: %v", name, err)
+		if err := x.setText(text); err != nil {
+			l.problem(x.key, "%s: %v", name, err)
 		}
 	}
 }
@@ -258,12 +259,12 @@ func (l *loader) apply(k *koanf.Koanf, where string) {
 	keys := k.Keys()
 	done := map[string]bool{}
 	for _, key := range keys {
-		leaf, name, ok := l.find(key)
+		x, name, ok := l.find(key)
 		switch {
 		case ok && done[name]:
 		case ok:
 			done[name] = true
-			if err := leaf.setValue(k.Get(name)); err != nil {
+			if err := x.setValue(k.Get(name)); err != nil {
 				l.problem(name, "%s: %v", where, err)
 			}
 		case l.section(key) && k.Get(key) == nil:
@@ -271,7 +272,7 @@ func (l *loader) apply(k *koanf.Koanf, where string) {
 		case l.section(key):
 			l.problem(key, "%s: this is a section with keys of its own, not a value", where)
 		default:
-			l.problem(key, "%s: this key is unknown%s", where, nearest(key, l.leaves, leaf.key2))
+			l.problem(key, "%s: this key is unknown%s", where, didYouMean(key, l.leaves, leaf.dotted))
 		}
 	}
 }
@@ -289,6 +290,18 @@ func (l *loader) find(key string) (leaf, string, bool) {
 // section reports whether there are keys below key.
 func (l *loader) section(key string) bool {
 	return slices.ContainsFunc(l.leaves, func(x leaf) bool { return strings.HasPrefix(x.key, key+".") })
+}
+
+// didYouMean names the key or variable that was probably meant.
+func didYouMean(name string, known []leaf, nameOf func(leaf) string) string {
+	names := make([]string, len(known))
+	for i, l := range known {
+		names[i] = nameOf(l)
+	}
+	if best, ok := nearest.Name(name, names); ok {
+		return "; did you mean " + best + "?"
+	}
+	return "; --help lists what there is"
 }
 
 // lookup gives the last value of a variable.

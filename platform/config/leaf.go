@@ -29,9 +29,7 @@ func (l leaf) env() string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(l.key, ".", "_"))
 }
 
-// key2 and env2 name another leaf in the vocabulary of a file or of the environment.
-func (leaf) key2(x leaf) string { return x.key }
-func (leaf) env2(x leaf) string { return x.env() }
+func (l leaf) dotted() string { return l.key }
 
 var (
 	typeDuration = reflect.TypeFor[time.Duration]()

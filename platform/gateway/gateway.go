@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -118,6 +119,9 @@ type Gateway struct {
 	cors    map[string]bool
 	observe *observer
 	encoder *encoder
+
+	stopOnce sync.Once
+	stopping chan struct{} // closed when streams must end
 }
 
 // New builds a Gateway over the services. It fails when a service is not linked
@@ -130,7 +134,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: log, paths: newNode(), fixed: map[string]Route{}, limit: newLimiter(cfg.PerIP), cors: map[string]bool{}, encoder: &encoder{}}
+	g := &Gateway{cfg: cfg, log: log, paths: newNode(), fixed: map[string]Route{}, limit: newLimiter(cfg.PerIP), cors: map[string]bool{}, encoder: &encoder{}, stopping: make(chan struct{})}
 	for _, o := range cfg.CORSOrigins {
 		g.cors[o] = true
 	}

@@ -42,7 +42,8 @@ type stub struct {
 
 	err   error // what every unary call answers, if it is set
 	watch func(*orderv1.WatchOrderRequest, grpc.ServerStreamingServer[orderv1.WatchOrderResponse]) error
-	slow  bool // unary calls wait for their deadline
+	slow  bool   // unary calls wait for their deadline
+	block func() // called by every unary call
 
 	mu       sync.Mutex
 	requests []proto.Message
@@ -55,6 +56,9 @@ func (s *stub) seen(ctx context.Context, in proto.Message) error {
 	s.mu.Lock()
 	s.requests, s.metadata = append(s.requests, proto.Clone(in)), append(s.metadata, md.Copy())
 	s.mu.Unlock()
+	if s.block != nil {
+		s.block()
+	}
 	if s.slow {
 		<-ctx.Done()
 		return rpc.Status(ctx.Err(), "").Err()
@@ -92,7 +96,6 @@ func (s *stub) CancelOrder(ctx context.Context, in *orderv1.CancelOrderRequest) 
 }
 
 func (s *stub) WatchOrder(in *orderv1.WatchOrderRequest, out grpc.ServerStreamingServer[orderv1.WatchOrderResponse]) error {
-	_ = s.seen(out.Context(), in)
 	return s.watch(in, out)
 }
 
@@ -166,9 +169,11 @@ func services(conn grpc.ClientConnInterface) []Service {
 // world is a gateway behind a real HTTP server, before a stub.
 type world struct {
 	*stub
-	url    string
-	addr   string
-	client *http.Client
+	gateway *Gateway
+	server  *http.Server
+	url     string
+	addr    string
+	client  *http.Client
 }
 
 // newWorld starts one; change may alter the configuration of gateway and server.
@@ -187,6 +192,7 @@ func newWorld(t testing.TB, connect func(*stub, testing.TB) grpc.ClientConnInter
 	ts.Config = NewHTTPServer(scfg, g, nil)
 	ts.Start()
 	t.Cleanup(ts.Close)
+	w.gateway, w.server = g, ts.Config
 	w.url, w.addr, w.client = ts.URL, ts.Listener.Addr().String(), ts.Client()
 	return w
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/waybill-dev/waybill/platform/internal/nearest"
 )
 
 // fieldSet remembers which fields of a message came; most messages have fewer than 64.
@@ -186,35 +188,12 @@ func didYouMean(md protoreflect.MessageDescriptor, name string) string {
 	if len(name) > 64 {
 		return ""
 	}
-	best, bestDist := "", len(name)/3+1
-	for i := range md.Fields().Len() {
-		if f := string(md.Fields().Get(i).Name()); distance(name, f) < bestDist {
-			best, bestDist = f, distance(name, f)
-		}
+	names := make([]string, md.Fields().Len())
+	for i := range names {
+		names[i] = string(md.Fields().Get(i).Name())
 	}
-	if best == "" {
-		return ""
+	if best, ok := nearest.Name(name, names); ok {
+		return "; did you mean " + strconv.Quote(best) + "?"
 	}
-	return "; did you mean " + strconv.Quote(best) + "?"
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			d := diagonal
-			if a[i-1] != b[j-1] {
-				d++
-			}
-			diagonal = row[j]
-			row[j] = min(d, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 )
@@ -16,7 +15,6 @@ type ServerConfig struct {
 	HeaderTimeout time.Duration // for a client to send its headers: 5 s
 	IdleTimeout   time.Duration // of a connection between two requests: 60 s
 	MaxHeader     int           // bytes of headers beyond which a connection is dropped with 431: 16 KiB
-	BaseContext   context.Context
 }
 
 // NewHTTPServer makes the server for a Gateway, with limits on everything a
@@ -36,15 +34,23 @@ func NewHTTPServer(cfg ServerConfig, h http.Handler, logger *slog.Logger) *http.
 	if logger != nil {
 		errorLog = slog.NewLogLogger(logger.Handler(), slog.LevelDebug) // mostly what clients do wrong
 	}
-	srv := &http.Server{
+	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: cfg.HeaderTimeout,
 		IdleTimeout:       cfg.IdleTimeout,
 		MaxHeaderBytes:    cfg.MaxHeader,
 		ErrorLog:          errorLog,
 	}
-	if cfg.BaseContext != nil {
-		srv.BaseContext = func(net.Listener) context.Context { return cfg.BaseContext }
+}
+
+// Shutdown stops the server of a Gateway: it takes no more connections, tells
+// the clients of streams to come back elsewhere, and lets other requests finish
+// as long as ctx lasts. What is left then is cut.
+func (g *Gateway) Shutdown(ctx context.Context, srv *http.Server) error {
+	g.stopOnce.Do(func() { close(g.stopping) })
+	err := srv.Shutdown(ctx)
+	if err != nil {
+		_ = srv.Close()
 	}
-	return srv
+	return err
 }

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/waybill-dev/waybill/platform/errs"
 )
 
 // streamDesc is how a server-streaming method is called.
@@ -48,6 +50,9 @@ func (g *Gateway) serveStream(ctx context.Context, c *call, req *http.Request, i
 				return
 			}
 			err = out.message(m.msg)
+		case <-g.stopping:
+			g.endStream(c, req, out, errs.E(errs.Unavailable, "SERVER_STOPPING", "this server is stopping; open the stream again").WithRetryAfter(time.Second))
+			return
 		case <-beats:
 			err = out.comment("")
 		case <-ctx.Done():

@@ -375,9 +375,10 @@ func TestATokenCannotBreakOutOfItsLine(t *testing.T) {
 	}
 }
 
-func TestStreamsEndWhenTheServerDoes(t *testing.T) {
-	base, cancel := context.WithCancel(context.Background())
-	w := newWorld(t, (*stub).inProcess, func(_ *Config, s *ServerConfig) { s.BaseContext = base })
+func TestStreamsAreSentElsewhereWhenTheServerStopsAndOtherCallsFinish(t *testing.T) {
+	w := newWorld(t, (*stub).inProcess, nil)
+	inside, finish := make(chan struct{}), make(chan struct{})
+	w.block = func() { close(inside); <-finish }
 	w.watch = func(_ *orderv1.WatchOrderRequest, out watchStream) error {
 		if err := out.Send(message(1)); err != nil {
 			return err
@@ -389,10 +390,39 @@ func TestStreamsEndWhenTheServerDoes(t *testing.T) {
 	if ev, _ := s.next(); ev.id != "tok-1" {
 		t.Errorf("got %+v", ev)
 	}
+	unary := make(chan answer, 1)
+	go func() { unary <- w.do(t, "GET", "/v1/orders/"+orderID, "") }()
+	<-inside
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.gateway.Shutdown(context.Background(), w.server) }()
+	if ev, _ := s.next(); ev.name != "error" || !strings.Contains(ev.data, "SERVER_STOPPING") {
+		t.Errorf("got %+v", ev)
+	}
+	close(finish)
+	if a := <-unary; a.status != 200 {
+		t.Errorf("the other call: %d %s", a.status, a.body)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatDoesNotFinishInTimeIsCut(t *testing.T) {
+	w := newWorld(t, (*stub).inProcess, nil)
+	inside := make(chan struct{})
+	w.slow, w.block = true, func() { close(inside) }
+	gone := make(chan error, 1)
+	go func() {
+		_, err := w.client.Get(w.url + "/v1/orders/" + orderID)
+		gone <- err
+	}()
+	<-inside
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for ev, ok := s.next(); ok; ev, ok = s.next() {
-		if ev.name == "end" {
-			t.Error("a stream that is cut says that it is complete")
-		}
+	if err := w.gateway.Shutdown(ctx, w.server); err == nil {
+		t.Error("no error")
+	}
+	if err := <-gone; err == nil {
+		t.Error("the call was answered")
 	}
 }
