@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -274,25 +275,76 @@ func (s *liteSession) insertNew(f *tableSQL, rows [][]any, fn func(Scanner) erro
 	return nil
 }
 
-// insertReturning goes row by row: SQLite does not promise the order in which a
-// multi-row INSERT returns.
+// insertReturning takes several rows at once if the table has a key: SQLite
+// returns them in the order given, but does not promise it, so the key comes back
+// too and is compared.
 func (s *liteSession) insertReturning(f *tableSQL, rows [][]any, o *op, callback *error) error {
-	sql := f.insertReturning(o.cols)
-	for _, row := range rows {
-		s.conn.args = s.conn.args[:0]
-		if err := s.bindRow(f.t, row, nil); err != nil {
-			return err
+	for len(rows) > 0 {
+		if len(f.key) == 0 {
+			s.conn.args = s.conn.args[:0]
+			if err := s.bindRow(f.t, rows[0], nil); err != nil {
+				return err
+			}
+			if err := s.returning(f.insertReturning(o.cols), o.fn, callback); err != nil {
+				return err
+			}
+			rows = rows[1:]
+			continue
 		}
-		got, err := s.conn.queryBound(context.Background(), sql, s.conn.args)
+		n, form, err := s.bindRows(f, rows)
 		if err != nil {
 			return err
 		}
-		if err := got.each(o.fn, callback); err != nil {
+		sql, fn := f.insertReturning(o.cols), o.fn
+		var disorder error
+		if form >= 0 {
+			sql, fn = f.insertReturningMany(form, o.cols), s.inOrder(f, o, &disorder)
+		}
+		if err := s.returning(sql, fn, callback); err != nil {
 			return err
 		}
+		if disorder != nil {
+			return disorder
+		}
+		rows = rows[n:]
 	}
 	return nil
 }
+
+// returning runs an INSERT with the arguments bound.
+func (s *liteSession) returning(sql string, fn func(Scanner) error, callback *error) error {
+	got, err := s.conn.queryBound(context.Background(), sql, s.conn.args)
+	if err != nil {
+		return err
+	}
+	return got.each(fn, callback)
+}
+
+// inOrder gives a callback that shows o's own the columns it wants, after
+// comparing the key behind them with the row it should be of.
+func (s *liteSession) inOrder(f *tableSQL, o *op, disorder *error) func(Scanner) error {
+	args, width := s.conn.args, len(f.t.Columns)
+	return func(sc Scanner) error {
+		values := sc.(*liteRows).values
+		for i, k := range f.key {
+			if compare(values[len(o.cols)+i], args[k].Value) != 0 {
+				*disorder = errors.New("sqldb: SQLite returned the new rows in another order")
+				return *disorder
+			}
+		}
+		args = args[width:]
+		if o.fn == nil {
+			return nil
+		}
+		return o.fn(liteValues(values[:len(o.cols)]))
+	}
+}
+
+// liteValues is a row of values from the driver.
+type liteValues []driver.Value
+
+// Scan implements Scanner.
+func (v liteValues) Scan(dest ...any) error { return scanValues(v, dest) }
 
 func (s *liteSession) update(f *tableSQL, rows [][]any) error {
 	for len(rows) > 0 {

@@ -378,29 +378,34 @@ func TestInsertNewKnowsKeysOfSeveralColumns(t *testing.T) {
 }
 
 func TestInsertReturningKeepsTheOrderOfRows(t *testing.T) {
-	each(t, func(t *testing.T, db *sqldb.DB) {
-		var rows [][]any
-		for i := range 500 {
-			rows = append(rows, []any{fmt.Sprint((i * 7919) % 500)})
-		}
-		var ids []int64
-		commit(t, db, func(b *sqldb.Batch) {
-			i := 0
-			b.InsertReturning(entries, rows, []string{"seq", "name"}, func(s sqldb.Scanner) error {
-				var id int64
-				var name string
-				err := s.Scan(&id, &name)
-				if name != rows[i][0] {
-					t.Errorf("row %d is %s", i, name)
+	keyed := &sqldb.Table{Name: entries.Name, Key: []string{"name"}, Columns: entries.Columns}
+	for name, table := range map[string]*sqldb.Table{"without key": entries, "with key": keyed} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, db *sqldb.DB) {
+				var rows [][]any
+				for i := range 503 {
+					rows = append(rows, []any{fmt.Sprint((i * 7919) % 503)})
 				}
-				ids, i = append(ids, id), i+1
-				return err
+				var ids []int64
+				commit(t, db, func(b *sqldb.Batch) {
+					i := 0
+					b.InsertReturning(table, rows, []string{"seq", "name"}, func(s sqldb.Scanner) error {
+						var id int64
+						var name string
+						err := s.Scan(&id, &name)
+						if name != rows[i][0] {
+							t.Errorf("row %d is %s", i, name)
+						}
+						ids, i = append(ids, id), i+1
+						return err
+					})
+				})
+				if len(ids) != len(rows) || !slices.IsSorted(ids) {
+					t.Errorf("ids are %v", ids)
+				}
 			})
 		})
-		if len(ids) != len(rows) || !slices.IsSorted(ids) {
-			t.Errorf("ids are %v", ids)
-		}
-	})
+	}
 }
 
 func TestADuplicateFailsTheWholeTransaction(t *testing.T) {

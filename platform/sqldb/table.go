@@ -52,7 +52,7 @@ type tableSQL struct {
 	delete    string
 	loadOne   string // SQLite's form for one key
 	deleteOne string
-	returning sync.Map // joined column names -> insert statement
+	returning sync.Map // returningID -> string
 	multi     [len(multiRows)]multiSQL
 	updateMax string // UPDATE of multiRows[0] rows
 }
@@ -152,13 +152,31 @@ func (f *tableSQL) needUpdate() error {
 
 // insertReturning gives the INSERT that returns cols.
 func (f *tableSQL) insertReturning(cols []string) string {
-	id := strings.Join(cols, "\x00")
+	return f.returns(f.insert, cols, nil)
+}
+
+// insertReturningMany gives the INSERT of several rows that returns cols and the
+// key (SQLite).
+func (f *tableSQL) insertReturningMany(form int, cols []string) string {
+	return f.returns(f.multi[form].insert, cols, f.t.Key)
+}
+
+// returns gives insert with a RETURNING clause, made once.
+func (f *tableSQL) returns(insert string, cols, more []string) string {
+	id := returningID{len(insert), strings.Join(cols, "\x00")}
 	if s, ok := f.returning.Load(id); ok {
 		return s.(string)
 	}
-	s := f.insert + " RETURNING " + quoteAll(cols, "")
+	s := insert + " RETURNING " + quoteAll(slices.Concat(cols, more), "")
 	f.returning.Store(id, s)
 	return s
+}
+
+// returningID names one INSERT with RETURNING; a table's INSERTs of different
+// numbers of rows differ in length.
+type returningID struct {
+	size int
+	cols string
 }
 
 var arrayTypes = [...]string{Text: "text[]", Int: "bigint[]", Bytes: "bytea[]", Time: "timestamptz[]", Bool: "boolean[]", JSON: "jsonb[]"}
