@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fullstorydev/grpchan/inprocgrpc"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/waybill-dev/waybill/platform/rpc/internal/echov1"
@@ -130,6 +132,25 @@ func parallel(b *testing.B, call func() error) {
 	b.ReportMetric(float64(len(every))/b.Elapsed().Seconds(), "calls/s")
 	b.ReportMetric(float64(every[len(every)/2].Nanoseconds())/1e6, "p50-ms")
 	b.ReportMetric(float64(every[len(every)*99/100].Nanoseconds())/1e6, "p99-ms")
+}
+
+// BenchmarkCloner is what copying one message costs, in three ways.
+func BenchmarkCloner(b *testing.B) {
+	req := product()
+	for name, c := range map[string]inprocgrpc.Cloner{
+		"merge":             cloner{},
+		"library default":   inprocgrpc.ProtoCloner{},
+		"encode and decode": inprocgrpc.CodecClonerV2(encoding.GetCodecV2("proto")),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := c.Copy(new(echov1.Message), req); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // cpuTime is what this process has used so far: unlike the calls per second, it

@@ -165,6 +165,20 @@ func TestACallOutOfTimeSaysSoWhateverTheHandlerMadeOfIt(t *testing.T) {
 	wantError(t, err, errs.NotFound, "NO_ORDER")
 }
 
+func TestACallerInTheProcessDoesNotWaitForAHandlerThatHangs(t *testing.T) {
+	w := newWorld(t, func(c *Config, _ *Deps) { c.Timeout = 20 * time.Millisecond })
+	release := make(chan struct{})
+	defer close(release)
+	w.echo.unary = func(_ context.Context, m *echov1.Message) (*echov1.Message, error) {
+		<-release
+		return m, nil
+	}
+	_, err := client(w.Conn()).Anybody(t.Context(), &echov1.Message{})
+	if errs.KindOf(FromStatus(err)) != errs.DeadlineExceeded {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestRequestsThatBreakARuleNeverReachTheHandler(t *testing.T) {
 	w := newWorld(t)
 	w.failing("reached")

@@ -40,6 +40,13 @@ func (c *conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 	if !ok || !req.ProtoReflect().IsValid() {
 		return Status(errNoMessage, "").Err()
 	}
+	// The caller gets its answer in time even from a handler that does not look
+	// at its context.
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.s.cfg.Timeout)
+		defer cancel()
+	}
 	lent := &loan{msg: req}
 	defer lent.end()
 	err = ch.Invoke(context.WithValue(ctx, originKey{}, c.from), method, lent, reply, opts...)

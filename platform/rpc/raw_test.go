@@ -2,10 +2,12 @@ package rpc
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,6 +234,50 @@ func TestTooManyCallsOnOneConnectionAreRefused(t *testing.T) {
 		c.open(echov1.EchoService_Anybody_FullMethodName)
 	}
 	if got := c.answer(c.open(echov1.EchoService_Anybody_FullMethodName)); got != "reset REFUSED_STREAM" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// TestOpeningAndResettingDoesNotPileUpHandlers is hazard C12, the rapid reset of
+// CVE-2023-44487.
+func TestOpeningAndResettingDoesNotPileUpHandlers(t *testing.T) {
+	const limit = 10
+	w := newWorld(t, func(c *Config, _ *Deps) { c.MaxStreams = limit })
+	var now, most atomic.Int64
+	release := make(chan struct{})
+	w.echo.unary = func(_ context.Context, m *echov1.Message) (*echov1.Message, error) {
+		n := now.Add(1)
+		defer now.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			continue
+		}
+		<-release
+		return m, nil
+	}
+	c := w.raw(t)
+	for range 500 {
+		id := c.open(echov1.EchoService_Anybody_FullMethodName)
+		c.send(id, 0, nil)
+		c.wrote(c.framer.WriteRSTStream(id, http2.ErrCodeCancel))
+	}
+	until(t, func() bool { return now.Load() == limit })
+	close(release)
+	until(t, func() bool { return now.Load() == 0 })
+	if got := c.call(echov1.EchoService_Anybody_FullMethodName); got != "status 0" {
+		t.Errorf("afterwards: %s", got)
+	}
+	if n := most.Load(); n > limit {
+		t.Errorf("%d handlers at once", n)
+	}
+}
+
+func TestAClientThatPingsWithoutEndIsSentAway(t *testing.T) {
+	w := newWorld(t)
+	c := w.raw(t)
+	for range 10 {
+		c.wrote(c.framer.WritePing(false, [8]byte{}))
+	}
+	if got := c.answer(1); got != "goaway ENHANCE_YOUR_CALM" {
 		t.Errorf("got %s", got)
 	}
 }
