@@ -28,7 +28,8 @@ type Config struct {
 	// Fold gives the result back to the service. It may block and returns when
 	// the result is stored, or with an error when it is not.
 	Fold func(ctx context.Context, c *Call, result any) error
-	// Parallel is how many calls are made at the same time.
+	// Parallel is how many calls are under way at the same time, those counted
+	// whose results wait to be stored; 0 means 512.
 	Parallel int
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -53,7 +54,7 @@ type Runner struct {
 // NewRunner makes a runner that does nothing until Start.
 func NewRunner(cfg Config) *Runner {
 	if cfg.Parallel <= 0 {
-		cfg.Parallel = 64
+		cfg.Parallel = 512
 	}
 	return &Runner{cfg: cfg, queue: make(chan *Call, 8192), held: map[string]*time.Timer{}}
 }

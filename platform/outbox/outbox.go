@@ -5,6 +5,7 @@
 package outbox
 
 import (
+	"hash/fnv"
 	"strconv"
 	"strings"
 	"time"
@@ -86,16 +87,27 @@ func Append(b *sqldb.Batch, events []*Event) {
 	})
 }
 
+// Partitions is over how many subjects the events of one type are spread. A
+// broker keeps every subject it has seen in memory, so there is none per
+// aggregate; one per partition still lets consumers divide the work by aggregate.
+const Partitions = 256
+
 // Subject gives the subject on which events of the full protobuf name typ about
-// one aggregate travel: waybill.<service>.<event>.v<N>.<aggregate_id>. With the
+// one aggregate travel: waybill.<service>.<event>.v<N>.<partition>. With the
 // aggregate id "*" it is the filter for all aggregates.
 func Subject(typ, aggregateID string) string {
+	partition := "*"
+	if aggregateID != "*" {
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(aggregateID)) // never fails
+		partition = strconv.Itoa(int(h.Sum32() % Partitions))
+	}
 	parts := strings.Split(typ, ".")
 	n := len(parts)
 	if n < 4 {
 		return "waybill.invalid." + typ
 	}
-	return parts[n-4] + "." + parts[n-3] + "." + snake(parts[n-1]) + "." + parts[n-2] + "." + aggregateID
+	return parts[n-4] + "." + parts[n-3] + "." + snake(parts[n-1]) + "." + parts[n-2] + "." + partition
 }
 
 // Producer gives the service that owns the event type: the package part after

@@ -49,7 +49,7 @@ func Migrations() fs.FS {
 	return sub
 }
 
-// Config is what a Reactor stands on. All fields but the last six are required.
+// Config is what a Reactor stands on. Machine, DB, Bus and Log are required.
 type Config struct {
 	Machine *Machine
 	DB      *sqldb.DB
@@ -58,6 +58,7 @@ type Config struct {
 
 	Owner    string           // names this process among the service's replicas; default: a new UUID
 	MaxBatch int              // messages per transaction; default DefaultBatch; 1 switches batching off
+	Calls    int              // calls to the outside under way at once; default 512
 	Now      func() time.Time // default time.Now
 	NewID    func() string    // default UUIDv7
 	Tracer   trace.Tracer     // default: no spans
@@ -115,7 +116,7 @@ func New(cfg Config) (*Reactor, error) {
 		Service: cfg.Machine.name, Owner: cfg.Owner, DB: cfg.DB, Bus: cfg.Bus, Now: cfg.Now, Log: cfg.Log,
 	})
 	r.effects = effect.NewRunner(effect.Config{
-		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, Now: cfg.Now, Log: cfg.Log,
+		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, Parallel: cfg.Calls, Now: cfg.Now, Log: cfg.Log,
 	})
 	return r, nil
 }
