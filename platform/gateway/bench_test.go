@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/telemetry"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
@@ -25,8 +26,8 @@ import (
 )
 
 // BenchmarkREST reads one product over HTTP in this process: through the gateway
-// with everything on, and from net/http with protojson alone, which is the limit
-// to compare with. Both in one run, since figures of two runs do not compare.
+// alone, through it and the server's whole chain (everything), and from net/http
+// with protojson, which is the limit to compare with. All in one run, since figures of two runs do not compare.
 func BenchmarkREST(b *testing.B) {
 	opts := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
 	bare := http.NewServeMux()
@@ -46,6 +47,14 @@ func BenchmarkREST(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	chain := newGuarded(b, (&quiet{}).register, tel.Tracer, tel.Meter)
+	_, token, _ := strings.Cut(chain.bearer(b, auth.Customer), ": ")
+	all, err := New(Config{
+		Services: services(chain.server.Conn()), Tracer: tel.Tracer, Meter: tel.Meter, PerIP: Rate{PerSecond: 1e9, Burst: 1e9},
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
 	gw, err := New(Config{
 		Services: services(inProcess(&quiet{})), Tracer: tel.Tracer, Meter: tel.Meter, PerIP: Rate{PerSecond: 1e9, Burst: 1e9},
 	}, slog.New(slog.DiscardHandler))
@@ -55,7 +64,7 @@ func BenchmarkREST(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		h    http.Handler
-	}{{"net-http", bare}, {"gateway", gw}} {
+	}{{"net-http", bare}, {"gateway", gw}, {"everything", all}} {
 		b.Run(c.name, func(b *testing.B) {
 			ts := httptest.NewUnstartedServer(nil)
 			ts.Config = NewHTTPServer(ServerConfig{}, c.h, nil)
@@ -63,13 +72,13 @@ func BenchmarkREST(b *testing.B) {
 			defer ts.Close()
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 			defer client.CloseIdleConnections()
-			load(b, client, ts.URL+"/v1/products/"+productID)
+			load(b, client, ts.URL+"/v1/products/"+productID, token)
 		})
 		b.Run(c.name+"/handler", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r := httptest.NewRequest("GET", "/v1/products/"+productID, nil)
-				r.Header.Set("Authorization", "Bearer x")
+				r.Header.Set("Authorization", token)
 				w := httptest.NewRecorder()
 				c.h.ServeHTTP(w, r)
 				if w.Code != 200 {
@@ -91,16 +100,20 @@ func (quiet) GetProduct(_ context.Context, in *inventoryv1.GetProductRequest) (*
 	return product(in.GetProductId()), nil
 }
 
+func (q *quiet) register(r grpc.ServiceRegistrar) {
+	orderv1.RegisterOrderServiceServer(r, q)
+	inventoryv1.RegisterInventoryServiceServer(r, q)
+	paymentv1.RegisterPaymentServiceServer(r, q)
+}
+
 func inProcess(q *quiet) grpc.ClientConnInterface {
 	ch := &inprocgrpc.Channel{}
-	orderv1.RegisterOrderServiceServer(ch, q)
-	inventoryv1.RegisterInventoryServiceServer(ch, q)
-	paymentv1.RegisterPaymentServiceServer(ch, q)
+	q.register(ch)
 	return ch
 }
 
 // load sends b.N requests from 64 callers.
-func load(b *testing.B, client *http.Client, url string) {
+func load(b *testing.B, client *http.Client, url, token string) {
 	b.ReportAllocs()
 	b.SetParallelism(32)
 	cpu := cpuTime(b)
@@ -112,7 +125,7 @@ func load(b *testing.B, client *http.Client, url string) {
 				bad.Add(1)
 				continue
 			}
-			req.Header.Set("Authorization", "Bearer x")
+			req.Header.Set("Authorization", token)
 			resp, err := client.Do(req)
 			if err != nil {
 				bad.Add(1)

@@ -44,6 +44,7 @@ type stub struct {
 	watch func(*orderv1.WatchOrderRequest, grpc.ServerStreamingServer[orderv1.WatchOrderResponse]) error
 	slow  bool   // unary calls wait for their deadline
 	block func() // called by every unary call
+	ip    func(context.Context)
 
 	mu       sync.Mutex
 	requests []proto.Message
@@ -56,6 +57,9 @@ func (s *stub) seen(ctx context.Context, in proto.Message) error {
 	s.mu.Lock()
 	s.requests, s.metadata = append(s.requests, proto.Clone(in)), append(s.metadata, md.Copy())
 	s.mu.Unlock()
+	if s.ip != nil {
+		s.ip(ctx)
+	}
 	if s.block != nil {
 		s.block()
 	}
