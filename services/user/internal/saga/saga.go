@@ -67,7 +67,9 @@ func Machine(db *sqldb.DB) *react.Machine {
 	})
 
 	react.OnEffect(m, effectRedact,
-		func(ctx context.Context, _ react.Call, in person) (bool, error) { return true, outbox.Redact(ctx, db, in.UserID) },
+		func(ctx context.Context, _ react.Call, in person) (bool, error) {
+			return true, outbox.Redact(ctx, db, in.UserID)
+		},
 		func(*react.View, person) []react.Ref { return nil },
 		func(*react.View, person, bool) error { return nil })
 	return m
