@@ -13,6 +13,7 @@ import (
 type Config struct {
 	SweepEvery time.Duration `help:"how often orders are looked through for deadlines that have passed"`
 	Recheck    time.Duration `help:"how often a watched order that is quiet is looked up in the database"`
+	MaxWatched int           `help:"orders that one stream of WatchOrders follows at most"`
 	Deadline   DeadlineConfig
 }
 
@@ -32,14 +33,15 @@ func DefaultConfig() Config {
 	return Config{
 		SweepEvery: saga.DefaultSweepEvery,
 		Recheck:    rpc.DefaultRecheck,
+		MaxWatched: rpc.DefaultMaxWatched,
 		Deadline:   DeadlineConfig(order.DefaultDeadlines()),
 	}
 }
 
-// Validate fails unless every duration is positive.
+// Validate fails unless every value is positive.
 func (c Config) Validate() error {
-	if c.SweepEvery <= 0 || c.Recheck <= 0 {
-		return errs.E(errs.Invalid, "DURATION", "sweep_every and recheck must be positive")
+	if c.SweepEvery <= 0 || c.Recheck <= 0 || c.MaxWatched <= 0 {
+		return errs.E(errs.Invalid, "NOT_POSITIVE", "sweep_every, recheck and max_watched must be positive")
 	}
 	return order.Deadlines(c.Deadline).Validate()
 }

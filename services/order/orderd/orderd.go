@@ -61,7 +61,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 		return nil, err
 	}
 	s.Bind(reactor)
-	server := rpc.New(rpc.Config{Saga: s, Store: orders, Hub: hub, Recheck: cfg.Recheck})
+	server := rpc.New(rpc.Config{Saga: s, Store: orders, Hub: hub, Recheck: cfg.Recheck, MaxWatched: cfg.MaxWatched})
 	return &app.Unit{
 		Name:     "order",
 		Register: func(r grpc.ServiceRegistrar) { orderv1.RegisterOrderServiceServer(r, server) },
@@ -86,6 +86,12 @@ func Migrate(ctx context.Context, db *sqldb.DB) error {
 		return err
 	}
 	return db.Migrate(ctx, "order", store.Migrations())
+}
+
+// Check gives what is wrong with the waybills of an order database, one line
+// each; nil if there is nothing. It changes nothing and may run beside the service.
+func Check(ctx context.Context, db *sqldb.DB) ([]string, error) {
+	return store.New(db).Check(ctx)
 }
 
 // quoter asks the inventory service for prices.

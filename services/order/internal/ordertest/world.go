@@ -63,7 +63,6 @@ func New(t testing.TB, open sqldbtest.Opener, change ...func(*orderd.Config)) *W
 	t.Helper()
 	w := &World{T: t, Bus: bustest.Embedded(t).Open(), Quotes: &Quotes{price: 250}, open: open}
 	w.Start(change...)
-	t.Cleanup(w.Stop)
 	return w
 }
 
@@ -99,6 +98,7 @@ func (w *World) Start(change ...func(*orderd.Config)) {
 	w.fatal(unit.Start(w.T.Context()))
 	w.server, w.unit = server, unit
 	w.Orders = orderv1.NewOrderServiceClient(server.Conn())
+	w.T.Cleanup(w.Stop) // before the database just opened is closed
 }
 
 // Replica starts a second process of the service, on the same database and
@@ -108,17 +108,21 @@ func (w *World) Replica(change ...func(*orderd.Config)) *World {
 	w.T.Helper()
 	r := &World{T: w.T, Bus: w.Bus, Quotes: w.Quotes, open: w.open}
 	r.Start(change...)
-	w.T.Cleanup(r.Stop)
 	return r
 }
 
-// Stop stops the service. It may be called twice.
+// Stop holds the waybills against the orders and stops the service. It may be
+// called twice.
 func (w *World) Stop() {
 	if w.unit == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	wrong, err := orderd.Check(ctx, w.DB)
+	if err != nil || len(wrong) > 0 {
+		w.T.Errorf("the waybills: %v, %v", wrong, err)
+	}
 	if err := errors.Join(w.server.Stop(ctx), w.unit.Stop(ctx)); err != nil {
 		w.T.Errorf("stopping: %v", err)
 	}

@@ -16,8 +16,13 @@ import (
 	"github.com/waybill-dev/waybill/services/order/internal/store"
 )
 
-// DefaultRecheck is how often a quiet stream looks into the database.
-const DefaultRecheck = 20 * time.Second
+const (
+	// DefaultRecheck is how often a quiet stream looks into the database.
+	DefaultRecheck = 20 * time.Second
+
+	// DefaultMaxWatched is how many orders one stream of WatchOrders follows.
+	DefaultMaxWatched = 10_000
+)
 
 // Config is what a Server needs. Saga, Store and Hub are required.
 type Config struct {
@@ -29,15 +34,20 @@ type Config struct {
 	// hint that a crash between commit and notification can swallow; default
 	// DefaultRecheck.
 	Recheck time.Duration
+
+	// MaxWatched is how many orders one stream of WatchOrders follows at most;
+	// default DefaultMaxWatched.
+	MaxWatched int
 }
 
 // Server is the order service's gRPC server.
 type Server struct {
 	orderv1.UnimplementedOrderServiceServer
-	saga    *saga.Saga
-	store   *store.Store
-	hub     *watch.Hub
-	recheck time.Duration
+	saga       *saga.Saga
+	store      *store.Store
+	hub        *watch.Hub
+	recheck    time.Duration
+	maxWatched int
 }
 
 var _ orderv1.OrderServiceServer = (*Server)(nil)
@@ -47,7 +57,10 @@ func New(cfg Config) *Server {
 	if cfg.Recheck <= 0 {
 		cfg.Recheck = DefaultRecheck
 	}
-	return &Server{saga: cfg.Saga, store: cfg.Store, hub: cfg.Hub, recheck: cfg.Recheck}
+	if cfg.MaxWatched <= 0 {
+		cfg.MaxWatched = DefaultMaxWatched
+	}
+	return &Server{saga: cfg.Saga, store: cfg.Store, hub: cfg.Hub, recheck: cfg.Recheck, maxWatched: cfg.MaxWatched}
 }
 
 // who gives the caller of a command.

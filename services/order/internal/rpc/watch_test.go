@@ -13,11 +13,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	"github.com/waybill-dev/waybill/services/order"
 	"github.com/waybill-dev/waybill/services/order/internal/ordertest"
-	orderrpc "github.com/waybill-dev/waybill/services/order/internal/rpc"
+	"github.com/waybill-dev/waybill/services/order/orderd"
 )
 
 // soon bounds what a test waits for on a stream.
@@ -296,32 +297,51 @@ func TestTheEndOfASagaIsToldOncePerOrder(t *testing.T) {
 }
 
 func TestAStreamFollowsABoundedNumberOfOrders(t *testing.T) {
-	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
-		const placed = 1000
-		ids := make([]string, placed)
-		for i := range ids {
-			ids[i] = uuid.NewString()
-		}
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+		w := ordertest.New(t, open, func(c *orderd.Config) { c.MaxWatched = 2 })
+		a, b, c := w.Place("u1").GetOrderId(), w.Place("u1").GetOrderId(), w.Place("u1").GetOrderId()
 		s := watchOrders(t, w, "u1")
-		mine := w.Place("u1").GetOrderId()
-		add(t, s, true, ids...) // of none of them there is anything to keep
-		for range placed {
-			if m := must(t, s); m.GetError().GetCode() != int32(codes.NotFound) {
-				t.Fatalf("got %v", m)
-			}
+		add(t, s, false, a, b, c)
+		seen := map[string]*orderv1.WatchOrdersResponse{}
+		for range 3 {
+			m := must(t, s)
+			seen[m.GetOrderId()] = m
 		}
-		add(t, s, false, mine)
-		if m := must(t, s); m.GetOrderId() != mine || m.GetError() != nil {
-			t.Errorf("ids that do not exist take no room: %v", m)
+		if seen[a].GetError() != nil || seen[b].GetError() != nil || seen[c].GetError().GetCode() != int32(codes.ResourceExhausted) {
+			t.Errorf("seen %v", seen)
 		}
-		if orderrpc.MaxWatched < 1000 {
-			t.Errorf("only %d orders fit", orderrpc.MaxWatched)
+		drop(t, s, a)
+		add(t, s, true, uuid.NewString())
+		must(t, s) // what does not exist takes no room
+		add(t, s, false, c)
+		if m := must(t, s); m.GetOrderId() != c || m.GetError() != nil {
+			t.Errorf("after one was dropped: %v", m)
 		}
 		if err := s.Send(&orderv1.WatchOrdersRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Recv(); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("an empty wish: %v", err)
+		}
+	})
+}
+
+func TestAThousandOrdersMayBeAddedAtOnce(t *testing.T) {
+	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
+		ids := make([]string, 999)
+		for i := range ids {
+			ids[i] = uuid.NewString()
+		}
+		mine := w.Place("u1").GetOrderId()
+		s := watchOrders(t, w, "u1")
+		add(t, s, false, append(ids, mine)...)
+		for range ids {
+			if m := must(t, s); m.GetError().GetCode() != int32(codes.NotFound) {
+				t.Fatalf("got %v", m)
+			}
+		}
+		if m := must(t, s); m.GetOrderId() != mine || m.GetError() != nil {
+			t.Errorf("got %v", m)
 		}
 	})
 }

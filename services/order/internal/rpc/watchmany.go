@@ -17,9 +17,6 @@ import (
 	"github.com/waybill-dev/waybill/services/order"
 )
 
-// MaxWatched is how many orders one stream of WatchOrders follows at most.
-const MaxWatched = 10_000
-
 // backlog is how many changes a stream may be behind before it is told to look
 // into the database instead.
 const backlog = 4096
@@ -149,9 +146,9 @@ func (m *many) add(ids []string, only map[string]bool) error {
 			continue // dropped again, or named twice
 		}
 		seen[id] = true
-		if len(m.orders)+len(wanted) >= MaxWatched {
+		if len(m.orders)+len(wanted) >= m.s.maxWatched {
 			if err := m.refuse(id, errs.E(errs.ResourceExhausted, "TOO_MANY_ORDERS",
-				"one stream follows %d orders at most; drop some or open another", MaxWatched)); err != nil {
+				"one stream follows %d orders at most; drop some or open another", m.s.maxWatched)); err != nil {
 				return err
 			}
 			continue

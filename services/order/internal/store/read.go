@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -143,6 +144,35 @@ func (s *Store) ToErase(ctx context.Context, limit int) ([]string, error) {
 func (s *Store) Erased(ctx context.Context, before time.Time, limit int) ([]string, error) {
 	return s.ids(ctx, `SELECT e.id FROM erasures e WHERE e.open AND e.erased_at < ?
  AND NOT EXISTS (SELECT 1 FROM order_details d WHERE d.user_id = e.id AND d.ship_to IS NOT NULL) LIMIT ?`, before, limit)
+}
+
+// Check gives what is wrong with the waybills, one line each: an order has as many
+// entries as changes, and its last entry says its status.
+func (s *Store) Check(ctx context.Context) ([]string, error) {
+	var wrong []string
+	err := s.each(ctx, `SELECT o.id, o.version, o.status, w.entry, (SELECT count(*) FROM waybill_entries c WHERE c.order_id = o.id)
+ FROM orders o LEFT JOIN waybill_entries w ON w.order_id = o.id AND w.sequence = o.version`, nil,
+		func(row sqldb.Scanner) error {
+			var (
+				id                     string
+				version, status, count int64
+				data                   []byte
+				last                   orderv1.WaybillEntry
+			)
+			if err := row.Scan(&id, &version, &status, &data, &count); err != nil {
+				return err
+			}
+			if err := proto.Unmarshal(data, &last); err != nil {
+				return err
+			}
+			if count != version || last.GetSequence() != version {
+				wrong = append(wrong, fmt.Sprintf("order %s was changed %d times, its waybill has %d entries", id, version, count))
+			} else if int64(last.GetToStatus()) != status {
+				wrong = append(wrong, fmt.Sprintf("order %s is %s, its waybill ends with %s", id, order.StatusName(order.Status(status)), order.StatusName(last.GetToStatus())))
+			}
+			return nil
+		})
+	return wrong, err
 }
 
 func (s *Store) ids(ctx context.Context, query string, args ...any) ([]string, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func Run(t *testing.T, open sqldbtest.Opener) {
 		"lists are filtered, sorted and cut into pages":           lists,
 		"page tokens are good for one caller and one query":       pageTokens,
 		"filters that cannot be meant are refused":                badFilters,
+		"waybills that do not fit their orders are found":         check,
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open("order_"+uuid.NewString()[:8], sqldbtest.Migration{Name: "platform", FS: react.Migrations()},
@@ -403,4 +405,29 @@ func badFilters(t *testing.T, f *fixture) {
 	if !errors.As(err, &wrong) || len(wrong.Fields) != 2 {
 		t.Errorf("both fields at fault are named: %v", err)
 	}
+}
+
+func check(t *testing.T, f *fixture) {
+	good, short, lies := sample("u", 0), sample("u", 1), sample("u", 2)
+	f.put(good, short, lies)
+	for id, to := range map[string]order.Status{good.id: order.Placed, lies.id: order.Held} {
+		data, err := proto.Marshal(&orderv1.WaybillEntry{Sequence: 1, ToStatus: to})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.do(func(v *react.View) error { v.Append(store.Entries, id, int64(1), data); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrong, err := f.store.Check(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(wrong)
+	want := []string{
+		"order " + short.id + " was changed 1 times, its waybill has 0 entries",
+		"order " + lies.id + " is PLACED, its waybill ends with HELD",
+	}
+	slices.Sort(want)
+	f.equal(want, wrong)
 }
