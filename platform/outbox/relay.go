@@ -200,6 +200,11 @@ func (r *Relay) take(ctx context.Context, events []*Event) {
 		_ = r.cfg.Bus.Notify(r.topic, nil) // best effort: the leader also looks by itself
 		return
 	}
+	if len(events) > window {
+		// More than there is room for acknowledgements: while all of them are being
+		// sent nobody would take the answers, and the bus would stand still.
+		r.behind = true
+	}
 	if r.behind {
 		return // the scan will meet them in their order
 	}
