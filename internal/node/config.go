@@ -77,8 +77,8 @@ type AdminConfig struct {
 
 // LogConfig says what the process writes to standard error.
 type LogConfig struct {
-	Level  slog.Level       `help:"least level that is logged: debug, info, warn or error"`
-	Format telemetry.Format `help:"text, json, or auto for text on a terminal and json elsewhere"`
+	Level  slog.Level `help:"least level that is logged: debug, info, warn or error"`
+	Format string     `help:"text, json, or auto for text on a terminal and json elsewhere"`
 }
 
 // TraceConfig says which traces are recorded and where they go.

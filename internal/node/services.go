@@ -63,18 +63,12 @@ func (n *Node) gateway() (*app.Unit, error) {
 	}
 	g, err := gateway.New(gateway.Config{
 		Services: []gateway.Service{
-			{Name: authv1.AuthService_ServiceDesc.ServiceName, Conn: to("auth"),
-				Register: gateway.Client(authv1.NewAuthServiceClient, authv1.RegisterAuthServiceHandlerClient)},
-			{Name: userv1.UserService_ServiceDesc.ServiceName, Conn: to("user"),
-				Register: gateway.Client(userv1.NewUserServiceClient, userv1.RegisterUserServiceHandlerClient)},
-			{Name: inventoryv1.InventoryService_ServiceDesc.ServiceName, Conn: to("inventory"),
-				Register: gateway.Client(inventoryv1.NewInventoryServiceClient, inventoryv1.RegisterInventoryServiceHandlerClient)},
-			{Name: orderv1.OrderService_ServiceDesc.ServiceName, Conn: to("order"),
-				Register: gateway.Client(orderv1.NewOrderServiceClient, orderv1.RegisterOrderServiceHandlerClient)},
-			{Name: paymentv1.PaymentService_ServiceDesc.ServiceName, Conn: to("payment"),
-				Register: gateway.Client(paymentv1.NewPaymentServiceClient, paymentv1.RegisterPaymentServiceHandlerClient)},
-			{Name: shippingv1.ShippingService_ServiceDesc.ServiceName, Conn: to("shipping"),
-				Register: gateway.Client(shippingv1.NewShippingServiceClient, shippingv1.RegisterShippingServiceHandlerClient)},
+			{Name: authv1.AuthService_ServiceDesc.ServiceName, Conn: to("auth")},
+			{Name: userv1.UserService_ServiceDesc.ServiceName, Conn: to("user")},
+			{Name: inventoryv1.InventoryService_ServiceDesc.ServiceName, Conn: to("inventory")},
+			{Name: orderv1.OrderService_ServiceDesc.ServiceName, Conn: to("order")},
+			{Name: paymentv1.PaymentService_ServiceDesc.ServiceName, Conn: to("payment")},
+			{Name: shippingv1.ShippingService_ServiceDesc.ServiceName, Conn: to("shipping")},
 		},
 		CORSOrigins: n.cfg.REST.CORSOrigins, ProxyHops: n.cfg.REST.ProxyHops, AccessLog: n.cfg.REST.AccessLog,
 		OpenAPI: openapi.Document, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
@@ -82,8 +76,9 @@ func (n *Node) gateway() (*app.Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := g.NewHTTPServer()
-	return app.ServeUnit("gateway", func() error { return srv.Serve(n.http) }, srv.Shutdown,
+	srv := gateway.NewHTTPServer(gateway.ServerConfig{}, g, n.tel.Log)
+	stop := func(ctx context.Context) error { return g.Shutdown(ctx, srv) }
+	return app.ServeUnit("gateway", func() error { return srv.Serve(n.http) }, stop,
 		func(err error) bool { return errors.Is(err, http.ErrServerClosed) }), nil
 }
 
