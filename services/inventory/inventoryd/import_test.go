@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -142,6 +143,29 @@ func TestAnImportHasALimit(t *testing.T) {
 		w.refused("one too many", err, codes.ResourceExhausted, "IMPORT_TOO_LARGE")
 		if n := w.count(`SELECT count(*) FROM products`); n != 0 {
 			t.Errorf("%d products were imported all the same", n)
+		}
+	})
+}
+
+// More events in one commit than the relay has in flight at once.
+func TestTheEventsOfALargeImportAreAllPublished(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		rows := make([]*inventoryv1.ImportProductsRequest, 6000)
+		for i := range rows {
+			rows[i] = row(i)
+		}
+		if _, err := w.load(rows); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.After(30 * time.Second)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for w.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`) > 0 {
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatalf("%d events were not published", w.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`))
+			}
 		}
 	})
 }

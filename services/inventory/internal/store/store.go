@@ -104,43 +104,44 @@ func (s *Store) Check(ctx context.Context) ([]string, error) {
 	if s.db.Dialect() == sqldb.SQLite {
 		lines = `SELECT h.id AS order_id, h.state, l.key AS product_id, l.value AS quantity FROM holds h, json_each(h.lines) l`
 	}
+	// Sums over everything that bears on a product, or on a product of an order,
+	// and no joins: it takes one pass however many there are.
 	query := `
 WITH lines AS (` + lines + `),
-     moved AS (SELECT product_id, sum(delta) AS n FROM movements GROUP BY product_id),
-     live  AS (SELECT product_id, sum(quantity) AS n FROM lines WHERE state = 'HELD' GROUP BY product_id),
-     sold  AS (SELECT order_id, product_id, -sum(delta) AS n FROM movements WHERE kind IN ('SOLD', 'RESTOCKED') GROUP BY order_id, product_id),
-     due   AS (SELECT order_id, product_id, quantity AS n FROM lines WHERE state = 'COMMITTED'),
-     known AS (SELECT id FROM stock UNION SELECT product_id FROM moved UNION SELECT product_id FROM live UNION SELECT id FROM products),
-     both_ AS (SELECT order_id, product_id FROM sold UNION SELECT order_id, product_id FROM due)
-SELECT 'product' AS what, k.id AS id, 'on hand' AS which, s.on_hand AS have, coalesce(m.n, 0) AS want
-  FROM known k LEFT JOIN stock s ON s.id = k.id LEFT JOIN moved m ON m.product_id = k.id
- WHERE coalesce(s.on_hand, -1) <> coalesce(m.n, 0)
+     books AS (
+    SELECT id, 1 AS stocked, on_hand, held, 0 AS moved, 0 AS live FROM stock
+    UNION ALL SELECT product_id, 0, 0, 0, delta, 0 FROM movements
+    UNION ALL SELECT product_id, 0, 0, 0, 0, quantity FROM lines WHERE state = 'HELD'
+    UNION ALL SELECT id, 0, 0, 0, 0, 0 FROM products),
+     sales AS (
+    SELECT order_id, product_id, -delta AS sold, 0 AS due FROM movements WHERE kind IN ('SOLD', 'RESTOCKED')
+    UNION ALL SELECT order_id, product_id, 0, quantity FROM lines WHERE state = 'COMMITTED')
+SELECT '' AS order_id, id, sum(stocked), sum(on_hand), sum(moved), sum(held), sum(live)
+  FROM books GROUP BY id HAVING sum(stocked) <> 1 OR sum(on_hand) <> sum(moved) OR sum(held) <> sum(live)
 UNION ALL
-SELECT 'product', k.id, 'held', s.held, coalesce(l.n, 0)
-  FROM known k LEFT JOIN stock s ON s.id = k.id LEFT JOIN live l ON l.product_id = k.id
- WHERE coalesce(s.held, -1) <> coalesce(l.n, 0)
-UNION ALL
-SELECT 'order', b.order_id, b.product_id, coalesce(s.n, 0), coalesce(d.n, 0)
-  FROM both_ b LEFT JOIN sold s ON s.order_id = b.order_id AND s.product_id = b.product_id
-               LEFT JOIN due d ON d.order_id = b.order_id AND d.product_id = b.product_id
- WHERE coalesce(s.n, 0) <> coalesce(d.n, 0)`
+SELECT order_id, product_id, 1, sum(sold), sum(due), 0, 0
+  FROM sales GROUP BY order_id, product_id HAVING sum(sold) <> sum(due)`
 	var bad []string
+	note := func(format string, a ...any) { bad = append(bad, fmt.Sprintf(format, a...)) }
 	err := s.each(ctx, query, nil, func(r sqldb.Scanner) error {
-		var what, id, which string
-		var have *int64
-		var want int64
-		if err := r.Scan(&what, &id, &which, &have, &want); err != nil {
+		var order, product string
+		var stocked, onHand, moved, held, live int64
+		if err := r.Scan(&order, &product, &stocked, &onHand, &moved, &held, &live); err != nil {
 			return err
 		}
 		switch {
-		case what == "order":
-			bad = append(bad, fmt.Sprintf("order %s took %d of product %s out of the stock, but its hold says %d", id, *have, which, want))
-		case have == nil:
-			bad = append(bad, fmt.Sprintf("product %s has no stock", id))
-		case which == "held":
-			bad = append(bad, fmt.Sprintf("product %s has %d held, but the holds add up to %d", id, *have, want))
-		default:
-			bad = append(bad, fmt.Sprintf("product %s has %d on hand, but its movements add up to %d", id, *have, want))
+		case order != "":
+			note("order %s took %d of product %s out of the stock, but its hold says %d", order, onHand, product, moved)
+			return nil
+		case stocked == 0:
+			note("product %s has no stock", product)
+			return nil
+		}
+		if onHand != moved {
+			note("product %s has %d on hand, but its movements add up to %d", product, onHand, moved)
+		}
+		if held != live {
+			note("product %s has %d held, but the holds add up to %d", product, held, live)
 		}
 		return nil
 	})

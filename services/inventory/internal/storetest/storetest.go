@@ -303,7 +303,7 @@ func books(t *testing.T, db *sqldb.DB, s *store.Store) {
 	check("order o5 took 0")
 	exec(t, db, `UPDATE holds SET state = 'RESTOCKED' WHERE id = 'o5'`)
 	exec(t, db, `DELETE FROM stock WHERE id = ?`, a.ProductID)
-	check("has no stock", "has no stock")
+	check("has no stock")
 }
 
 func constraints(t *testing.T, db *sqldb.DB, _ *store.Store) {
