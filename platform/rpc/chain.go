@@ -83,6 +83,9 @@ func (s *Server) admit(c *call) error {
 	switch {
 	case caller.UserID != "":
 		key = "user " + caller.UserID
+		if c.id.service != "" {
+			break // the call that caused this one was counted
+		}
 		if err := s.perUser.take(key); err != nil {
 			return err
 		}
