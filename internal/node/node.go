@@ -47,20 +47,17 @@ type Node struct {
 
 // New opens what the process stands on (ports, databases, broker) and builds its
 // services, migrating their databases. If it fails, everything is closed again.
-func New(ctx context.Context, cfg Config) (n *Node, err error) {
+func New(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, local: cfg.run(), dbs: map[string]*sqldb.DB{}, remotes: map[string]*grpc.ClientConn{}, started: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			_ = n.Close(context.WithoutCancel(ctx))
-		}
-	}()
-	if err := n.open(ctx); err != nil {
-		return nil, err
+	n := &Node{cfg: cfg, local: cfg.run(), dbs: map[string]*sqldb.DB{}, remotes: map[string]*grpc.ClientConn{}, started: make(chan struct{})}
+	err := n.open(ctx)
+	if err == nil {
+		err = n.build(ctx)
 	}
-	if err := n.build(ctx); err != nil {
+	if err != nil {
+		_ = n.Close(context.WithoutCancel(ctx)) // what counts is why it was not built
 		return nil, err
 	}
 	return n, nil
