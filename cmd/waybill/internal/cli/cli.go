@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
+	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/waybill-dev/waybill/internal/node"
+	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/rpc"
 )
@@ -26,7 +27,7 @@ import (
 // Main runs the command that args name and gives the exit code: 0 when it did
 // what was asked, 1 when not, 2 when the command line cannot be meant.
 func Main(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := app.Signals(ctx)
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
@@ -82,13 +83,19 @@ whatever fails is undone. All of it runs in one process, or in any split.
 }
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use: "version", Short: "Say which version this is", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return printAny(cmd.OutOrStdout(), map[string]string{"version": node.Version(), "go": runtime.Version()})
+			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "waybill", node.Version())
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -120,7 +127,9 @@ func explain(err error) string {
 	}
 	text := err.Error()
 	for _, f := range e.Fields {
-		text += fmt.Sprintf("\n  %s: %s", f.Path, f.Problem)
+		if line := "\n  " + f.Path + ": " + f.Problem; !strings.Contains(text, line) {
+			text += line
+		}
 	}
 	if e.Reason != "" {
 		text += "\n  reason: " + e.Reason
