@@ -5,12 +5,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	"github.com/waybill-dev/waybill/services/inventory"
+	"github.com/waybill-dev/waybill/services/inventory/internal/saga"
+	"github.com/waybill-dev/waybill/services/inventory/internal/storetest"
 )
 
 func (w *world) heldEvent(order string) *inventoryv1.StockHeld {
@@ -143,6 +148,54 @@ func TestAnOrderWithoutLinesIsADeadLetter(t *testing.T) {
 	})
 }
 
+func TestWhatIsHeldCannotBeCountedAway(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a, o := w.product(5), order()
+		w.place(o, inventory.Line{ProductID: a, Quantity: 3})
+		w.events(o, 1)
+		adjust := func(delta int64) error {
+			key := newID()
+			_, err := w.commands.Adjust(w.keyed(key), &inventoryv1.AdjustStockRequest{RequestId: key, ProductId: a, Delta: delta, Reason: "broken"})
+			return err
+		}
+		if err := adjust(-3); errs.ReasonOf(err) != "STOCK_TOO_LOW" {
+			t.Errorf("took away what is held: %v", err)
+		}
+		w.must(adjust(-2))
+		w.has(a, 3, 3)
+		// Nor does taking a product off sale take it from those who hold it.
+		_, err := w.commands.Archive(w.ctx, &inventoryv1.ArchiveProductRequest{ProductId: a})
+		w.must(err)
+		w.authorize(o)
+		w.events(o, 2)
+		w.has(a, 0, 0)
+	})
+}
+
+func TestEveryChangeOfStockIsAnnouncedWithItsVersion(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a, o := w.product(5), order()
+		w.place(o, inventory.Line{ProductID: a, Quantity: 2})
+		w.authorize(o)
+		w.events(o, 2)
+		w.reverse(o)
+		w.events(o, 3)
+		var got []int64
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for i, c := range w.moved {
+			n, at, err := saga.DecodeChange(c.Data)
+			if err != nil || c.Key != a || c.Version != int64(i)+1 || !at.Equal(w.now) {
+				t.Errorf("change %d is %+v of %s, %v", i, c, at, err)
+			}
+			got = append(got, n)
+		}
+		if diff := cmp.Diff([]int64{5, 3, 3, 5}, got); diff != "" {
+			t.Errorf("available (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // 200 orders want the last unit, all at once: one gets it.
 func TestTheLastUnitIsSoldOnce(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -188,54 +241,65 @@ func TestTheLastUnitIsSoldOnce(t *testing.T) {
 // Orders over overlapping products, in all directions, paid, undone and repeated
 // at once: nothing is lost and nothing is invented.
 func TestManyOrdersOverFewProductsKeepTheBooks(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
-		products := make([]string, 5)
-		for i := range products {
-			products[i] = w.product(30)
-		}
-		orders := make([]string, 120)
-		var wg sync.WaitGroup
-		send := func(id string, e func(o string) error) {
-			wg.Go(func() {
-				if err := e(id); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		for i := range orders {
-			o := order()
-			orders[i] = o
-			send(o, func(o string) error {
-				return w.tryPublish(newID(), o, placed(o,
-					inventory.Line{ProductID: products[i%5], Quantity: 1}, inventory.Line{ProductID: products[(i*3+1)%5], Quantity: 2}))
-			})
-		}
-		wg.Wait()
-		sold := map[string]bool{}
-		for i, o := range orders {
-			if _, ok := w.events(o, 1)[0].(*inventoryv1.StockHeld); !ok {
-				continue
+	each(t, func(t *testing.T, w *world) { w.rush(t) })
+}
+
+// Two replicas lock the same rows; what loses a race is done again.
+func TestReplicasKeepTheBooksTogether(t *testing.T) {
+	open := sqldbtest.Postgres(t, false)
+	w := newWorld(t, open)
+	w.run(storetest.Open(open), saga.Config{HoldTTL: 10 * time.Minute, SweepEvery: 10 * time.Millisecond})
+	w.rush(t)
+	w.balance()
+}
+
+func (w *world) rush(t *testing.T) {
+	products := make([]string, 5)
+	for i := range products {
+		products[i] = w.product(30)
+	}
+	orders := make([]string, 120)
+	var wg sync.WaitGroup
+	send := func(id string, e func(o string) error) {
+		wg.Go(func() {
+			if err := e(id); err != nil {
+				t.Error(err)
 			}
-			if i%3 == 0 {
-				w.reverse(o)
-			} else {
-				w.authorize(o)
-				sold[o] = true
-			}
+		})
+	}
+	for i := range orders {
+		o := order()
+		orders[i] = o
+		send(o, func(o string) error {
+			return w.tryPublish(newID(), o, placed(o,
+				inventory.Line{ProductID: products[i%5], Quantity: 1}, inventory.Line{ProductID: products[(i*3+1)%5], Quantity: 2}))
+		})
+	}
+	wg.Wait()
+	sold := map[string]bool{}
+	for i, o := range orders {
+		if _, ok := w.events(o, 1)[0].(*inventoryv1.StockHeld); !ok {
+			continue
 		}
-		for o := range sold {
-			w.events(o, 2)
+		if i%3 == 0 {
 			w.reverse(o)
+		} else {
+			w.authorize(o)
+			sold[o] = true
 		}
-		for o := range sold {
-			want := &inventoryv1.StockReleased{OrderId: o, Restocked: true}
-			if got := w.events(o, 3)[2]; !proto.Equal(want, got) {
-				t.Errorf("got %v", got)
-			}
+	}
+	for o := range sold {
+		w.events(o, 2)
+		w.reverse(o)
+	}
+	for o := range sold {
+		want := &inventoryv1.StockReleased{OrderId: o, Restocked: true}
+		if got := w.events(o, 3)[2]; !proto.Equal(want, got) {
+			t.Errorf("got %v", got)
 		}
-		w.eventually("all are back", func() bool { return w.count(`SELECT count(*) FROM holds WHERE state IN ('HELD', 'COMMITTED')`) == 0 })
-		for _, p := range products {
-			w.has(p, 30, 0)
-		}
-	})
+	}
+	w.eventually("all are back", func() bool { return w.count(`SELECT count(*) FROM holds WHERE state IN ('HELD', 'COMMITTED')`) == 0 })
+	for _, p := range products {
+		w.has(p, 30, 0)
+	}
 }

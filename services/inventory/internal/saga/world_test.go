@@ -78,15 +78,21 @@ func newWorld(t *testing.T, open sqldbtest.Opener) *world {
 		w.must(b.EnsureStream(t.Context(), bus.Stream{Name: outbox.Stream(name), Subjects: []string{"waybill." + name + ".>"}}))
 	}
 	cfg := saga.Config{HoldTTL: 10 * time.Minute, SweepEvery: 10 * time.Millisecond, Changed: w.changed}
-	r, err := react.New(react.Config{Machine: saga.Machine(w.store, cfg), DB: w.db, Bus: b, Log: log, Now: w.clock})
-	w.must(err)
-	w.must(r.Start(t.Context()))
-	t.Cleanup(func() { w.end("reactor", r.Stop) })
-	w.commands = saga.NewCommands(r, newID, cfg)
+	w.commands = saga.NewCommands(w.run(w.db, cfg), newID, cfg)
 	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("inventory"), Durable: "test"}, w.hear)
 	w.must(err)
 	t.Cleanup(func() { w.end("listener", sub.Stop) })
 	return w
+}
+
+// run starts the service on db, which more than one may share.
+func (w *world) run(db *sqldb.DB, cfg saga.Config) *react.Reactor {
+	w.t.Helper()
+	r, err := react.New(react.Config{Machine: saga.Machine(store.New(db), cfg), DB: db, Bus: w.bus, Log: slog.New(slog.DiscardHandler), Now: w.clock})
+	w.must(err)
+	w.must(r.Start(w.t.Context()))
+	w.t.Cleanup(func() { w.end("reactor", r.Stop) })
+	return r
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
