@@ -46,7 +46,7 @@ type Runner struct {
 	held    map[string]*time.Timer // calls in this process's hands; nil once queued
 	stopped bool
 
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the life of the runner, from Start to Stop
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }

@@ -150,6 +150,7 @@ func Permanent(err error) bool {
 	switch KindOf(err) {
 	case Invalid, NotFound, AlreadyExists, FailedPrecondition, Unauthenticated, PermissionDenied, OutOfRange, Unimplemented:
 		return true
+	default:
+		return false
 	}
-	return false
 }

@@ -170,7 +170,7 @@ func (r *Relay) run(ctx context.Context) {
 		}
 		select {
 		case events := <-feed:
-			r.take(ctx, events)
+			r.take(events)
 		case a := <-r.acks:
 			r.settle(a)
 			r.drainAcks()
@@ -195,7 +195,7 @@ func (r *Relay) run(ctx context.Context) {
 
 // take publishes events that came from memory, if this relay leads and is not
 // working through a backlog, which must go first.
-func (r *Relay) take(ctx context.Context, events []*Event) {
+func (r *Relay) take(events []*Event) {
 	if !r.leads() {
 		_ = r.cfg.Bus.Notify(r.topic, nil) // best effort: the leader also looks by itself
 		return

@@ -229,18 +229,18 @@ func (r *Reactor) conclude(it *item, w *writes, given map[string]answer) {
 func safely(fn func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &stepPanic{value: p, stack: debug.Stack()}
+			err = &panicError{value: p, stack: debug.Stack()}
 		}
 	}()
 	return fn()
 }
 
-type stepPanic struct {
+type panicError struct {
 	value any
 	stack []byte
 }
 
-func (p *stepPanic) Error() string { return fmt.Sprintf("step panicked: %v\n%s", p.value, p.stack) }
+func (p *panicError) Error() string { return fmt.Sprintf("step panicked: %v\n%s", p.value, p.stack) }
 
 // process does items, in one batch if possible and one by one if not, and tells
 // everyone concerned how it ended.

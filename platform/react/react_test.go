@@ -43,7 +43,6 @@ type world struct {
 	t   *testing.T
 	db  *sqldb.DB
 	bus *bus.Bus
-	now atomic.Pointer[func() time.Time]
 }
 
 func each(t *testing.T, body func(t *testing.T, w *world)) {
@@ -166,7 +165,7 @@ func addOne(v *react.View, e *inventoryv1.StockHeld) error {
 	return nil
 }
 
-func add(r *react.Reactor, ctx context.Context, id string, n int64) (*paymentv1.Refund, error) {
+func add(ctx context.Context, r *react.Reactor, id string, n int64) (*paymentv1.Refund, error) {
 	return react.Do(ctx, r, func(*react.View) []react.Ref { return []react.Ref{tallies.Ref(id)} },
 		func(v *react.View) (*paymentv1.Refund, error) {
 			t, _ := tallies.Get(v, id)
@@ -242,7 +241,7 @@ func TestACommandsAnswerIsTheSameForTheSameKey(t *testing.T) {
 		answers := make([]*paymentv1.Refund, 100)
 		for i := range answers {
 			wg.Go(func() {
-				a, err := add(r, ctx, "o1", 7)
+				a, err := add(ctx, r, "o1", 7)
 				if err != nil {
 					t.Error(err)
 				}
@@ -259,11 +258,11 @@ func TestACommandsAnswerIsTheSameForTheSameKey(t *testing.T) {
 			t.Errorf("sum = %d, want 7: the command was done more than once", got)
 		}
 		other := idempotency.NewContext(t.Context(), idempotency.Key{Caller: "u", Method: "/m", Value: "k", Fingerprint: []byte("g")})
-		if _, err := add(r, other, "o1", 8); errs.ReasonOf(err) != "IDEMPOTENCY_KEY_REUSED" {
+		if _, err := add(other, r, "o1", 8); errs.ReasonOf(err) != "IDEMPOTENCY_KEY_REUSED" {
 			t.Errorf("another request under the same key: %v", err)
 		}
 		stranger := idempotency.NewContext(t.Context(), idempotency.Key{Caller: "v", Method: "/m", Value: "k", Fingerprint: []byte("f")})
-		if a, err := add(r, stranger, "o1", 7); err != nil || a.GetReason() != "14" {
+		if a, err := add(stranger, r, "o1", 7); err != nil || a.GetReason() != "14" {
 			t.Errorf("the same key of another caller: %v, %v, want an answer of its own", a, err)
 		}
 	})
@@ -273,7 +272,7 @@ func TestAFailedCommandLeavesNothing(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		r := w.run(counter(addOne))
 		ctx := idempotency.NewContext(t.Context(), idempotency.Key{Caller: "u", Method: "/m", Value: "k", Fingerprint: []byte("f")})
-		if _, err := add(r, ctx, "o1", -1); errs.KindOf(err) != errs.Invalid {
+		if _, err := add(ctx, r, "o1", -1); errs.KindOf(err) != errs.Invalid {
 			t.Fatalf("error = %v, want Invalid", err)
 		}
 		for _, table := range []string{"tallies", "outbox", "idempotency"} {
@@ -300,7 +299,7 @@ func TestEventsOfAnAggregateAreNumberedWithoutGapAndPublishedInOrder(t *testing.
 		for _, id := range []string{"o1", "o2", "o3"} {
 			wg.Go(func() {
 				for range 50 {
-					if _, err := add(r, t.Context(), id, 1); err != nil {
+					if _, err := add(t.Context(), r, id, 1); err != nil {
 						t.Error(err)
 					}
 				}
@@ -356,7 +355,7 @@ func TestTwoReplicasDoNotLoseEachOthersChanges(t *testing.T) {
 				if i%2 == 0 {
 					r = two
 				}
-				if _, err := add(r, t.Context(), fmt.Sprintf("o%d", i%4), 1); err != nil {
+				if _, err := add(t.Context(), r, fmt.Sprintf("o%d", i%4), 1); err != nil {
 					t.Error(err)
 				}
 			})

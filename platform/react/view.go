@@ -27,8 +27,7 @@ type View struct {
 	trace trace.SpanContext
 	newID func() string
 
-	naming  bool // needs are being named, nothing may be read for good
-	missing []Ref
+	naming bool // needs are being named, nothing may be read for good
 
 	puts    map[Ref]any
 	order   []Ref // of puts, so that writes are in a fixed order
