@@ -3,6 +3,8 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -120,7 +122,7 @@ func (r *route) setHeaders(c *call, in protoreflect.Message) error {
 func (g *Gateway) serveUnary(ctx context.Context, c *call, req *http.Request, in proto.Message) {
 	out := c.route.outType.New()
 	if err := c.route.conn.Invoke(ctx, c.route.rpc, in, out.Interface()); err != nil {
-		g.writeError(c, req, err)
+		g.writeError(c, req, ended(ctx, err))
 		return
 	}
 	b, err := g.encoder.append(make([]byte, 0, 512), out)
@@ -132,4 +134,14 @@ func (g *Gateway) serveUnary(ctx context.Context, c *call, req *http.Request, in
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	_, _ = c.Write(b)
+}
+
+// ended gives the error of ctx for a call that ended because ctx did: a channel in
+// this process may then report only that there is no answer. A stream that was
+// complete at that very moment is called cut, and its client comes back for nothing.
+func ended(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }

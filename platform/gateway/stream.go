@@ -113,7 +113,7 @@ func receive(ctx context.Context, r *route, in proto.Message) <-chan received {
 		for {
 			m := r.outType.New().Interface()
 			if err := stream.RecvMsg(m); err != nil {
-				send(received{err: err})
+				send(received{err: ended(ctx, err)})
 				return
 			}
 			if !send(received{msg: m}) {
