@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -117,4 +118,23 @@ func TestAServerThatNeverServedStops(t *testing.T) {
 	wantNoError(t, s.Build())
 	wantNoError(t, s.Stop(t.Context()))
 	wantNoError(t, s.Stop(t.Context()))
+}
+
+func TestAServerThatWasStoppedDoesNotServe(t *testing.T) {
+	for name, build := range map[string]bool{"built before": true, "not built": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t, Config{})
+			if build {
+				wantNoError(t, s.Build())
+			}
+			wantNoError(t, s.Stop(t.Context()))
+			lis, err := net.Listen("tcp", "127.0.0.1:0")
+			wantNoError(t, err)
+			wantNoError(t, s.Serve(lis))
+			if conn, err := net.Dial("tcp", lis.Addr().String()); err == nil {
+				_ = conn.Close()
+				t.Error("it still listens")
+			}
+		})
+	}
 }

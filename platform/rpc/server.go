@@ -44,6 +44,7 @@ type Server struct {
 	mu       sync.Mutex
 	services []service
 	failed   error // of registrations
+	stopped  bool
 	built    atomic.Pointer[built]
 }
 
@@ -122,6 +123,9 @@ func (s *Server) Build() error {
 	defer s.mu.Unlock()
 	if s.built.Load() != nil || s.failed != nil {
 		return s.failed
+	}
+	if s.stopped {
+		return grpc.ErrServerStopped
 	}
 	all := append(slices.Clone(s.services), service{desc: &grpc_health_v1.Health_ServiceDesc, impl: s.health})
 	inputs := map[protoreflect.FullName]protoreflect.MessageDescriptor{}
@@ -222,16 +226,23 @@ const (
 )
 
 // Serve answers on lis until Stop and looks after the health of the services
-// meanwhile. It builds the server if that was not done. It returns nil after Stop.
+// meanwhile. It builds the server if that was not done. It closes lis at its end
+// and returns nil after Stop, also when Stop came first.
 func (s *Server) Serve(lis net.Listener) error {
 	if err := s.Build(); err != nil {
-		return err
+		if lis != nil {
+			_ = lis.Close()
+		}
+		return unlessStopped(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	watched := make(chan struct{})
 	go func() { defer close(watched); s.watchReadiness(ctx) }()
 	defer func() { cancel(); <-watched }()
-	err := s.built.Load().tcp.Serve(lis)
+	return unlessStopped(s.built.Load().tcp.Serve(lis))
+}
+
+func unlessStopped(err error) error {
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}
@@ -245,7 +256,10 @@ func (s *Server) Serve(lis net.Listener) error {
 func (s *Server) Stop(ctx context.Context) error {
 	s.health.Shutdown()
 	s.gate.drain(stopping())
+	s.mu.Lock()
+	s.stopped = true
 	b := s.built.Load()
+	s.mu.Unlock()
 	if b == nil {
 		return s.gate.close(ctx)
 	}
