@@ -44,7 +44,10 @@ func (g *Gateway) serveStream(ctx context.Context, c *call, req *http.Request, i
 	for {
 		var err error
 		select {
-		case m := <-messages:
+		case m, open := <-messages:
+			if !open { // ctx has ended, and both cases were ready
+				m.err = ctx.Err()
+			}
 			if m.err != nil {
 				g.endStream(c, req, out, m.err)
 				return
