@@ -63,10 +63,14 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	}
 	hub := watch.New(env.Bus, "stock", env.Log)
 	feed := saga.NewFeed(hub.Publish)
-	steps := saga.Config{HoldTTL: cfg.HoldTTL, SweepEvery: cfg.SweepEvery, Changed: feed.Changed}
+	steps := saga.Config{HoldTTL: cfg.HoldTTL, SweepEvery: cfg.SweepEvery, Changed: feed.Changed, Meter: env.Meter}
 	s := store.New(db)
+	machine, err := saga.Machine(s, steps)
+	if err != nil {
+		return nil, err
+	}
 	reactor, err := react.New(react.Config{
-		Machine: saga.Machine(s, steps), DB: db, Bus: env.Bus, Log: env.Log,
+		Machine: machine, DB: db, Bus: env.Bus, Log: env.Log,
 		Owner: env.Owner, MaxBatch: env.MaxBatch, Now: env.Now, Tracer: env.Tracer, Meter: env.Meter,
 	})
 	if err != nil {

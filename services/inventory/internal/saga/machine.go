@@ -4,7 +4,12 @@
 package saga
 
 import (
+	"context"
 	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/watch"
@@ -24,12 +29,18 @@ type Config struct {
 
 	// Changed hears of stock that changed, after the commit. May be nil.
 	Changed func(watch.Change)
+
+	Meter metric.Meter // may be nil
 }
 
 // Machine gives all that inventory reacts to.
-func Machine(s *store.Store, cfg Config) *react.Machine {
+func Machine(s *store.Store, cfg Config) (*react.Machine, error) {
 	m := react.NewMachine(Name)
-	h := &steps{cfg: cfg, wants: newHints(4096)}
+	count, err := counter(cfg.Meter)
+	if err != nil {
+		return nil, err
+	}
+	h := &steps{cfg: cfg, wants: newHints(4096), count: count}
 
 	react.On(m, func(_ *react.View, e *orderv1.OrderPlaced) []react.Ref {
 		refs := make([]react.Ref, 0, 1+len(e.GetLines()))
@@ -67,13 +78,30 @@ func Machine(s *store.Store, cfg Config) *react.Machine {
 			return h.decide(v, inventory.Request{OrderID: orderID, Input: inventory.Due})
 		},
 	})
-	return m
+	return m, nil
+}
+
+// counter gives a function that counts the states holds come to.
+func counter(m metric.Meter) (func(inventory.State), error) {
+	if m == nil {
+		m = noop.Meter{}
+	}
+	c, err := m.Int64Counter("waybill.inventory.holds", metric.WithDescription("holds that came to a state"), metric.WithUnit("{hold}"))
+	if err != nil {
+		return nil, err
+	}
+	by := map[inventory.State]metric.AddOption{}
+	for _, s := range inventory.States() {
+		by[s] = metric.WithAttributeSet(attribute.NewSet(attribute.String("state", string(s))))
+	}
+	return func(s inventory.State) { c.Add(context.Background(), 1, by[s]) }, nil
 }
 
 // steps are the steps of holds.
 type steps struct {
 	cfg   Config
 	wants *hints
+	count func(inventory.State)
 }
 
 // held names a hold and, once it is loaded, the stock of what it holds. If this
@@ -115,8 +143,13 @@ func (h *steps) decide(v *react.View, r inventory.Request) error {
 	for _, e := range d.Events {
 		v.Emit(store.Holds.Ref(r.OrderID), e)
 	}
-	if d.Changed && d.Hold.State == inventory.Held {
-		v.Committed(func() { h.wants.put(r.OrderID, d.Hold.Lines) })
+	if d.Changed {
+		v.Committed(func() {
+			h.count(d.Hold.State)
+			if d.Hold.State == inventory.Held {
+				h.wants.put(r.OrderID, d.Hold.Lines)
+			}
+		})
 	}
 	return nil
 }

@@ -88,7 +88,9 @@ func newWorld(t *testing.T, open sqldbtest.Opener) *world {
 // run starts the service on db, which more than one may share.
 func (w *world) run(db *sqldb.DB, cfg saga.Config) *react.Reactor {
 	w.t.Helper()
-	r, err := react.New(react.Config{Machine: saga.Machine(store.New(db), cfg), DB: db, Bus: w.bus, Log: slog.New(slog.DiscardHandler), Now: w.clock})
+	m, err := saga.Machine(store.New(db), cfg)
+	w.must(err)
+	r, err := react.New(react.Config{Machine: m, DB: db, Bus: w.bus, Log: slog.New(slog.DiscardHandler), Now: w.clock})
 	w.must(err)
 	w.must(r.Start(w.t.Context()))
 	w.t.Cleanup(func() { w.end("reactor", r.Stop) })
