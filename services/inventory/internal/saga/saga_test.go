@@ -176,6 +176,7 @@ func TestEveryChangeOfStockIsAnnouncedWithItsVersion(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a, o := w.product(5), order()
 		w.place(o, inventory.Line{ProductID: a, Quantity: 2})
+		w.events(o, 1) // else the payment may overtake it
 		w.authorize(o)
 		w.events(o, 2)
 		w.reverse(o)
