@@ -121,12 +121,13 @@ func lockError(path string, err error) error {
 		"the database %s is in use by %s; SQLite serves one process, so stop that one first or use PostgreSQL", path, by)
 }
 
-// dsn names the file and the settings of a connection to the driver.
+// dsn names the file and the settings of a connection to the driver. What is
+// deleted is overwritten (secure_delete), because erasing a person means that.
 func (b *sqlite) dsn(reader bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}}
 	for _, p := range []string{
 		"busy_timeout(" + strconv.FormatInt(b.cfg.LockTimeout.Milliseconds(), 10) + ")",
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-16384)",
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "temp_store(MEMORY)", "cache_size(-16384)",
 		"wal_autocheckpoint(" + strconv.Itoa(checkpointPages) + ")", "journal_size_limit(" + strconv.Itoa(logKeep) + ")",
 	} {
 		q.Add("_pragma", p)
@@ -156,7 +157,7 @@ func (b *sqlite) verify(ctx context.Context, c *liteConn, crashed bool) error {
 		return errs.E(errs.FailedPrecondition, "DATABASE_UNSAFE", "SQLite %s is too old, %s is needed", version, minSQLite)
 	}
 	for _, s := range []struct{ pragma, want string }{
-		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"},
+		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"secure_delete", "1"},
 		{"busy_timeout", strconv.FormatInt(b.cfg.LockTimeout.Milliseconds(), 10)},
 	} {
 		var got string
