@@ -38,16 +38,18 @@ type dropped struct{}
 func (dropped) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return nil }
 func (dropped) Shutdown(context.Context) error                             { return nil }
 
-func tracer(ratio float64) *sdktrace.TracerProvider {
-	return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio))), sdktrace.WithBatcher(dropped{}))
+func tracer(b *testing.B, ratio float64) *sdktrace.TracerProvider {
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio))), sdktrace.WithBatcher(dropped{}))
+	b.Cleanup(func() { _ = tp.Shutdown(context.Background()) })
+	return tp
 }
 
 // everything switches on all there is, as in production.
-func everything(ratio float64) option {
+func everything(b *testing.B, ratio float64) option {
 	return func(c *Config, d *Deps) {
 		c.PerUser, c.PerIP = Rate{1e9, 1e9}, Rate{1e9, 1e9}
 		d.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
-		d.Tracer = tracer(ratio)
+		d.Tracer = tracer(b, ratio)
 		d.Meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))
 	}
 }
@@ -75,7 +77,7 @@ func BenchmarkInProcess(b *testing.B) {
 		ratio float64
 	}{{"sampled 10%", 0.1}, {"sampled 100%", 1}, {"sampled 0%", 0}} {
 		b.Run(c.name, func(b *testing.B) {
-			w := newWorld(b, everything(c.ratio))
+			w := newWorld(b, everything(b, c.ratio))
 			ctx, req, client := w.as(b, alice), product(), client(w.Conn())
 			b.Run("read", func(b *testing.B) {
 				report(b, func() error { _, err := client.Customers(ctx, req); return err })
@@ -89,7 +91,7 @@ func BenchmarkInProcess(b *testing.B) {
 
 // BenchmarkInProcess64 is the same with 64 callers at once.
 func BenchmarkInProcess64(b *testing.B) {
-	w := newWorld(b, everything(0.1))
+	w := newWorld(b, everything(b, 0.1))
 	ctx, req, client := w.as(b, alice), product(), client(w.Conn())
 	parallel(b, func() error { _, err := client.Customers(ctx, req); return err })
 }
@@ -182,8 +184,8 @@ func BenchmarkTCP(b *testing.B) {
 	bare := client(conn)
 
 	full := func(ratio float64) (echov1.EchoServiceClient, context.Context) {
-		w := newWorld(b, everything(ratio))
-		return client(w.dial(b, DialConfig{Tracer: tracer(ratio)})), w.as(b, alice)
+		w := newWorld(b, everything(b, ratio))
+		return client(w.dial(b, DialConfig{Tracer: tracer(b, ratio)})), w.as(b, alice)
 	}
 	all, ctx := full(0.1)
 	everySpan, ctx1 := full(1)

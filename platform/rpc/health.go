@@ -9,15 +9,15 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// watchReadiness keeps the health service true until ctx ends.
-func (s *Server) watchReadiness(ctx context.Context) {
+// watchReadiness keeps the health service true until ctx ends; last is what a
+// first look has found.
+func (s *Server) watchReadiness(ctx context.Context, last map[string]bool) {
 	tick := time.NewTicker(s.cfg.ReadyInterval)
 	defer tick.Stop()
-	last := map[string]bool{}
 	for {
-		s.checkReadiness(ctx, last)
 		select {
 		case <-tick.C:
+			s.checkReadiness(ctx, last)
 		case <-ctx.Done():
 			return
 		}

@@ -237,7 +237,11 @@ func (s *Server) Serve(lis net.Listener) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	watched := make(chan struct{})
-	go func() { defer close(watched); s.watchReadiness(ctx) }()
+	// The first look comes before the first connection: a client that asks for the
+	// health of a server that is up must not hear that it is not.
+	last := map[string]bool{}
+	s.checkReadiness(ctx, last)
+	go func() { defer close(watched); s.watchReadiness(ctx, last) }()
 	defer func() { cancel(); <-watched }()
 	return unlessStopped(s.built.Load().tcp.Serve(lis))
 }
