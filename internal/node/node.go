@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -148,7 +147,7 @@ func (n *Node) build(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("build the %s service: %w", name, err)
 		}
-		n.units = append(n.units, n.stopOnce(u))
+		n.units = append(n.units, u)
 		if u.Register != nil {
 			u.Register(n.server.Registrar(u.Ready))
 		}
@@ -199,20 +198,6 @@ func (n *Node) Close(ctx context.Context) error {
 	return all
 }
 
-// stopOnce lets both the app and Close stop the unit: the app stops what it
-// started, Close what it never came to.
-func (n *Node) stopOnce(u *app.Unit) *app.Unit {
-	if stop := u.Stop; stop != nil {
-		var once sync.Once
-		u.Stop = func(ctx context.Context) (err error) {
-			once.Do(func() { err = stop(ctx) })
-			return err
-		}
-		n.onClose(u.Stop)
-	}
-	return u
-}
-
 func (n *Node) onClose(fn func(context.Context) error) { n.undo = append(n.undo, fn) }
 
 // Log gives the process's logger.
@@ -254,6 +239,9 @@ func (n *Node) openDB(ctx context.Context, service string) (*sqldb.DB, error) {
 		return nil, err
 	}
 	n.dbs[service] = db
+	// A unit closes its database when it stops, but one that was never started is
+	// never stopped. Closing twice is harmless.
+	n.onClose(func(context.Context) error { return db.Close() })
 	return db, nil
 }
 
