@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	"github.com/waybill-dev/waybill/services/inventory/csvimport"
 )
@@ -134,7 +135,7 @@ func TestAnImportWithABadLineTakesNothingOverAndNamesTheLine(t *testing.T) {
 }
 
 func TestAnImportHasALimit(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	on(t, sqldbtest.SQLite(t), func(t *testing.T, w *world) {
 		rows := make([]*inventoryv1.ImportProductsRequest, csvimport.MaxRows+1)
 		for i := range rows {
 			rows[i] = row(i)
@@ -149,7 +150,7 @@ func TestAnImportHasALimit(t *testing.T) {
 
 // More events in one commit than the relay has in flight at once.
 func TestTheEventsOfALargeImportAreAllPublished(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	on(t, sqldbtest.Postgres(t, false), func(t *testing.T, w *world) {
 		rows := make([]*inventoryv1.ImportProductsRequest, 6000)
 		for i := range rows {
 			rows[i] = row(i)

@@ -40,17 +40,20 @@ type world struct {
 }
 
 func each(t *testing.T, body func(t *testing.T, w *world)) {
-	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
-		w := newWorld(t, func() *sqldb.DB { return open("inventory") })
-		body(t, w)
-		bad, err := inventoryd.Check(t.Context(), w.db)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, b := range bad {
-			t.Error(b)
-		}
-	})
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) { on(t, open, body) })
+}
+
+// on runs body on one database and then checks the books.
+func on(t *testing.T, open sqldbtest.Opener, body func(t *testing.T, w *world)) {
+	w := newWorld(t, func() *sqldb.DB { return open("inventory") })
+	body(t, w)
+	bad, err := inventoryd.Check(t.Context(), w.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range bad {
+		t.Error(b)
+	}
 }
 
 func newWorld(t testing.TB, open func() *sqldb.DB) *world {
