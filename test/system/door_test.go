@@ -55,6 +55,18 @@ func throughBoth(t *testing.T, test func(t *testing.T, d door)) {
 	}
 }
 
+type headersKey struct{}
+
+// withHeaders lets a call through either door carry more headers: name, value, …
+func withHeaders(ctx context.Context, nameValue ...string) context.Context {
+	return context.WithValue(ctx, headersKey{}, nameValue)
+}
+
+func headers(ctx context.Context) []string {
+	h, _ := ctx.Value(headersKey{}).([]string)
+	return h
+}
+
 type grpcDoor struct{}
 
 func (grpcDoor) String() string { return "gRPC" }
@@ -63,6 +75,7 @@ func (grpcDoor) call(ctx context.Context, w *world, token, method string, req, r
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 	}
+	ctx = metadata.AppendToOutgoingContext(ctx, headers(ctx)...)
 	if err := w.conn.Invoke(ctx, method, req, resp); err != nil {
 		return ofStatus(err), nil
 	}
@@ -110,6 +123,9 @@ func (restDoor) call(ctx context.Context, w *world, token, method string, req, r
 	}
 	if key != "" {
 		r.Header.Set("Idempotency-Key", key)
+	}
+	for h := headers(ctx); len(h) > 0; h = h[2:] {
+		r.Header.Add(h[0], h[1])
 	}
 	a, err := w.do(r)
 	if err == nil && a.http == http.StatusOK && resp != nil {

@@ -251,21 +251,24 @@ func run(m *testing.M) (code int) {
 func afterwards() []string {
 	var wrong []string
 	bad := func(format string, a ...any) { wrong = append(wrong, fmt.Sprintf(format, a...)) }
+	var ending sync.WaitGroup
+	var ends sync.Mutex
 	for _, w := range worlds.all {
-		if err := w.balanced(); err != nil {
-			bad("%v", err)
-		}
-		metrics, err := w.get(w.node.AdminURL() + "/metrics")
-		if err != nil {
-			bad("read metrics: %v", err)
-		}
-		for _, s := range found(metrics) {
-			bad("the metrics hold %s", s)
-		}
-		if err := w.stop(); err != nil {
-			bad("stop: %v", err)
-		}
+		ending.Go(func() {
+			unbalanced := w.balanced()
+			metrics, unread := w.get(w.node.AdminURL() + "/metrics")
+			err := errors.Join(unbalanced, unread, w.stop())
+			ends.Lock()
+			defer ends.Unlock()
+			if err != nil {
+				bad("%v", err)
+			}
+			for _, s := range found(metrics) {
+				bad("the metrics hold %s", s)
+			}
+		})
 	}
+	ending.Wait()
 	err := filepath.WalkDir(scratch, func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
