@@ -34,6 +34,8 @@ type Config struct {
 	PublishAhead time.Duration    `help:"how long before its use a signing key is published"`
 	KeySecret    telemetry.Secret `help:"seals the signing keys in the database; without it they lie there in the open"`
 
+	SweepEvery time.Duration `help:"how often to look whether a signing key is due and what can be forgotten"`
+
 	HashMemory   int           `help:"KiB of memory of one argon2id hash"`
 	HashTime     int           `help:"passes of one argon2id hash"`
 	HashThreads  int           `help:"threads of one argon2id hash"`
@@ -59,7 +61,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		AccessTTL: 10 * time.Minute, SessionTTL: 30 * 24 * time.Hour, RefreshGrace: 10 * time.Second,
-		RotateEvery: 30 * 24 * time.Hour, PublishAhead: time.Hour,
+		RotateEvery: 30 * 24 * time.Hour, PublishAhead: time.Hour, SweepEvery: time.Minute,
 		HashMemory: 19456, HashTime: 2, HashThreads: 1, HashParallel: min(4, max(2, runtime.GOMAXPROCS(0))), HashWait: 3 * time.Second,
 		PairFailures: 10, PairEvery: time.Minute,
 		AccountFailures: 20, AccountEvery: 30 * time.Second,
@@ -86,6 +88,7 @@ func (c *Config) Validate() error {
 	check(c.RefreshGrace >= 0 && c.RefreshGrace <= time.Minute, "refresh_grace", "must be 0 to 1 minute")
 	check(c.PublishAhead >= minAhead, "publish_ahead", "must be at least 5 minutes, so that everybody knows the key in time")
 	check(c.RotateEvery >= 2*c.PublishAhead, "rotate_every", "must be at least twice publish_ahead")
+	check(c.SweepEvery > 0 && c.SweepEvery <= c.PublishAhead, "sweep_every", "must be positive and not longer than publish_ahead")
 	check(c.HashMemory >= 8 && c.HashMemory <= 4<<20, "hash_memory", "must be 8 KiB to 4 GiB")
 	check(c.HashTime >= 1 && c.HashTime <= 100, "hash_time", "must be 1 to 100")
 	check(c.HashThreads >= 1 && c.HashThreads <= 64 && c.HashMemory >= 8*c.HashThreads, "hash_threads", "must be 1 to 64, with 8 KiB of memory for each")
@@ -134,7 +137,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	s := store.New(db)
 	rotation := auth.Rotation{Every: cfg.RotateEvery, Ahead: cfg.PublishAhead, Keep: cfg.AccessTTL + 2*leeway}
 	reactor, err := react.New(react.Config{
-		Machine: saga.Machine(db, s, box, rotation, saga.Rounds{Rotate: time.Minute, Forget: 10 * time.Minute}), DB: db, Bus: env.Bus, Log: env.Log,
+		Machine: saga.Machine(db, s, box, rotation, cfg.SweepEvery), DB: db, Bus: env.Bus, Log: env.Log,
 		Owner: env.Owner, MaxBatch: env.MaxBatch, Now: now, Tracer: env.Tracer, Meter: env.Meter,
 	})
 	if err != nil {

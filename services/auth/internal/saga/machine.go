@@ -33,14 +33,9 @@ type person struct {
 	UserID string `json:"user_id"`
 }
 
-// Rounds says how often the service looks what time demands.
-type Rounds struct {
-	Rotate time.Duration // whether another signing key is due
-	Forget time.Duration // what nobody can ask for any more
-}
-
-// Machine gives all that the auth service reacts to.
-func Machine(db *sqldb.DB, s *store.Store, box *keys.Box, rotation auth.Rotation, every Rounds) *react.Machine {
+// Machine gives all that the auth service reacts to. Every so often it looks what
+// time demands.
+func Machine(db *sqldb.DB, s *store.Store, box *keys.Box, rotation auth.Rotation, every time.Duration) *react.Machine {
 	m := react.NewMachine(Name)
 
 	react.On(m, func(v *react.View, e *userv1.UserErased) []react.Ref {
@@ -58,7 +53,7 @@ func Machine(db *sqldb.DB, s *store.Store, box *keys.Box, rotation auth.Rotation
 
 	react.Every(m, react.Sweep{
 		Name:  "turn the key ring",
-		Every: every.Rotate,
+		Every: every,
 		Due: func(ctx context.Context, now time.Time, _ int) ([]string, error) {
 			ring, err := s.Ring(ctx)
 			if err != nil {
@@ -75,7 +70,7 @@ func Machine(db *sqldb.DB, s *store.Store, box *keys.Box, rotation auth.Rotation
 
 	react.Every(m, react.Sweep{
 		Name:  "forget",
-		Every: every.Forget,
+		Every: every,
 		// Nobody else writes rows that are over, so deleting them needs no step.
 		Due: func(ctx context.Context, now time.Time, _ int) ([]string, error) {
 			return nil, s.Forget(ctx, now.Add(-forgetAfter))
