@@ -148,6 +148,34 @@ func (w *world) do(r *http.Request) (answer, error) {
 	return ofResponse(resp, body), nil
 }
 
+// post sends a body as it is.
+func (w *world) post(t *testing.T, u *user, path, body string, nameValue ...string) answer {
+	t.Helper()
+	return w.send(t, u, http.MethodPost, path, body, nameValue...)
+}
+
+// send makes an HTTP request of whatever a test comes up with.
+func (w *world) send(t *testing.T, u *user, method, path, body string, nameValue ...string) answer {
+	t.Helper()
+	r, err := http.NewRequestWithContext(soon(t), method, w.base+path, strings.NewReader(body))
+	must(t, err)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if u != nil {
+		r.Header.Set("Authorization", "Bearer "+u.token)
+	}
+	for ; len(nameValue) > 0; nameValue = nameValue[2:] {
+		if nameValue[0] == "Content-Type" {
+			r.Header.Del("Content-Type")
+		}
+		r.Header.Add(nameValue[0], nameValue[1])
+	}
+	a, err := w.do(r)
+	must(t, err)
+	return a
+}
+
 // ofResponse reads an HTTP answer.
 func ofResponse(resp *http.Response, body []byte) answer {
 	a := answer{http: resp.StatusCode, header: resp.Header, body: body, fields: map[string]string{}}
