@@ -27,7 +27,9 @@ type Notifier interface {
 
 const (
 	page      = 1024                    // rows read from the table at once
-	window    = 2048                    // events in flight to the broker
+	window    = 1000                    // events in flight to the broker, below what the bus lets wait
+	markAfter = 50 * time.Millisecond   // how long an acknowledged event waits to be marked with others
+	markBulk  = 512                     // or until so many wait
 	scanEvery = time.Second             // how often forgotten rows are looked for
 	scanAge   = 2 * time.Second         // younger rows are on their way from memory
 	leaseTTL  = 10 * time.Second        // how long a dead relay blocks its successor
@@ -155,7 +157,7 @@ func (r *Relay) run(ctx context.Context) {
 	r.renew(ctx)
 	defer r.resign(ctx)
 	quit := r.quit
-	var deadline <-chan time.Time
+	var deadline, mark <-chan time.Time
 	for {
 		feed := r.feed
 		if r.inFlight >= window {
@@ -174,6 +176,14 @@ func (r *Relay) run(ctx context.Context) {
 		case a := <-r.acks:
 			r.settle(a)
 			r.drainAcks()
+			switch {
+			case len(r.marked) >= markBulk || quit == nil:
+				r.flush(ctx)
+			case mark == nil:
+				mark = time.After(markAfter)
+			}
+		case <-mark:
+			mark = nil
 			r.flush(ctx)
 		case <-r.wake:
 			r.behind = true
@@ -329,7 +339,7 @@ func (r *Relay) scan(ctx context.Context, age time.Duration) {
 			return
 		}
 		for _, e := range events {
-			if len(r.taken) >= window {
+			if r.inFlight >= window || len(r.taken) >= 4*window {
 				r.behind = true // go on when acknowledgements made room
 				return
 			}
