@@ -5,10 +5,12 @@ package shipping
 
 import (
 	"context"
+	"regexp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/waybill-dev/waybill/platform/errs"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
 	typev1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/type/v1"
 )
@@ -98,16 +100,18 @@ type Shipment struct {
 	ShipTo       *typev1.Address
 	Carrier      string
 	Tracking     string
-	Reason       string // of Refused
-	Scans        []*shippingv1.Scan
+	Reason       string             // of Refused
+	Scans        []*shippingv1.Scan // the last MaxScans, as they were reported
+	Scanned      int64              // how many there ever were
 	BookedAt     time.Time
 	ReturnAt     time.Time // when it was asked back
 	Created      time.Time
 	Updated      time.Time
 }
 
-// MaxScans bounds what one parcel can pile up.
-const MaxScans = 200
+// MaxScans is how many scans of one parcel are kept. A scan that comes again
+// after so many others counts once more; by then it changes nothing.
+const MaxScans = 100
 
 // An Input is one message to a shipment; which fields count depends on Message.
 type Input struct {
@@ -159,12 +163,28 @@ type Answer struct {
 	Reason   string // of a refusal
 }
 
+// Check tells whether the answer can be meant: an acceptance names the carrier
+// and a number by which scans can be reported.
+func (a Answer) Check() error {
+	if a.Accepted && (a.Carrier == "" || !trackingNumber.MatchString(a.Tracking)) {
+		return errs.E(errs.Unavailable, "CARRIER_UNCLEAR", "the carrier accepted without a usable tracking number: %q", a.Tracking)
+	}
+	return nil
+}
+
+// trackingNumber is what the contract takes for one.
+var trackingNumber = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+// AddressOf reads where a parcel goes.
+type AddressOf func(ctx context.Context) (*typev1.Address, error)
+
 // A Carrier takes parcels to people. Its methods return an error when nothing is
 // known; they are called again then, with the same key. What the carrier decided
 // is in the answer. An implementation must be safe for concurrent use.
 type Carrier interface {
-	// Book asks for a parcel to be fetched. The same key is the same booking.
-	Book(ctx context.Context, key string, r Request) (Answer, error)
+	// Book asks for a parcel to be fetched. The same key is the same booking. The
+	// address is read only if it is asked for.
+	Book(ctx context.Context, key string, r Request, to AddressOf) (Answer, error)
 	// CallOff asks for it not to be fetched, and says whether that is still possible.
 	CallOff(ctx context.Context, key string, r Request) (done bool, err error)
 	// Track gives what was seen of a parcel so far, oldest first.

@@ -51,9 +51,11 @@ func (st *step) apply(r Rule) {
 	case Bury:
 		st.become(Cancelled)
 		st.answer()
+	case Close:
+		st.become(Cancelled)
 	case Wait:
+		st.out.Changed = !st.s.Undo
 		st.s.Undo = true
-		st.out.Changed = true
 	case Confirm:
 		st.confirm()
 	case GiveUp:
@@ -96,9 +98,13 @@ func (st *step) apply(r Rule) {
 		st.lose()
 		st.answer()
 	case Expect:
-		st.become(Returning)
-		st.s.ReturnAt = st.env.Now
-		st.call(Track)
+		st.expect()
+	case Seek:
+		if st.s.LostLate {
+			st.expect()
+		} else {
+			st.out.Alarm = true
+		}
 	case TakeBack:
 		st.scan()
 		st.become(Returned)
@@ -129,12 +135,16 @@ func (st *step) known() bool {
 	return slices.ContainsFunc(st.s.Scans, func(s *shippingv1.Scan) bool { return s.GetScanId() == st.in.Scan.GetScanId() })
 }
 
-// scan keeps the scan, if there is one.
+// scan keeps the scan, if there is one, and with it the last before it.
 func (st *step) scan() {
-	if st.in.Scan == nil || len(st.s.Scans) >= MaxScans {
+	if st.in.Scan == nil {
 		return
 	}
-	st.s.Scans = append(slices.Clip(st.s.Scans), st.in.Scan)
+	scan := proto.CloneOf(st.in.Scan)
+	scan.ReportTime = timestamppb.New(st.env.Now)
+	kept := st.s.Scans[max(0, len(st.s.Scans)-MaxScans+1):]
+	st.s.Scans = append(slices.Clip(kept), scan)
+	st.s.Scanned++
 	st.out.Changed = true
 }
 
@@ -164,14 +174,13 @@ func (st *step) join() {
 
 func (st *step) confirm() {
 	st.s.Carrier, st.s.Tracking, st.s.BookedAt, st.s.Booked = st.in.Carrier, st.in.Number, st.env.Now, true
+	st.become(Scheduled)
+	st.emit(&shippingv1.ShipmentScheduled{OrderId: st.s.OrderID, ShipmentId: st.s.ID, Carrier: st.s.Carrier, TrackingNumber: st.s.Tracking})
+	st.call(Track) // also when it is called off right away: the carrier may refuse that, and then nobody asks again
 	if st.s.Undo {
 		st.become(CallingOff)
 		st.call(CallOff)
-		return
 	}
-	st.become(Scheduled)
-	st.emit(&shippingv1.ShipmentScheduled{OrderId: st.s.OrderID, ShipmentId: st.s.ID, Carrier: st.s.Carrier, TrackingNumber: st.s.Tracking})
-	st.call(Track)
 }
 
 func (st *step) giveUp() {
@@ -210,6 +219,12 @@ func (st *step) depart() {
 func (st *step) arrive() {
 	st.become(Delivered)
 	st.emit(&shippingv1.ShipmentDelivered{OrderId: st.s.OrderID, ShipmentId: st.s.ID, DeliveredAt: st.seen()})
+}
+
+func (st *step) expect() {
+	st.become(Returning)
+	st.s.ReturnAt = st.env.Now
+	st.call(Track)
 }
 
 func (st *step) lose() {

@@ -10,6 +10,7 @@ const (
 	OrderPlaced     Message = iota // there is an order
 	PaymentCaptured                // and it is paid
 	OrderCancelling                // everything done for it is to be undone
+	OrderRejected                  // it will never be paid
 	ReturnRequested                // the customer sends the parcel back
 	BookingAccepted                // a carrier will come
 	BookingRefused                 // none will
@@ -26,8 +27,8 @@ const (
 )
 
 var messageNames = [...]string{
-	"OrderPlaced", "PaymentCaptured", "OrderCancelling", "OrderReturnRequested", "booking accepted", "booking refused", "call-off done",
-	"call-off refused", "scan: picked up", "scan: in transit", "scan: delivered", "scan: lost", "scan: return picked up", "scan: returned",
+	"OrderPlaced", "PaymentCaptured", "OrderCancelling", "OrderRejected", "OrderReturnRequested", "booking accepted", "booking refused",
+	"call-off done", "call-off refused", "scan: picked up", "scan: in transit", "scan: delivered", "scan: lost", "scan: return picked up", "scan: returned",
 }
 
 // String gives the message's name.
@@ -68,6 +69,7 @@ const (
 	Alarm           // it contradicts what is known; everything stays and people are called
 	Join            // note it; when the order is known and paid, book a carrier
 	Bury            // nothing was booked and nothing will be; answer
+	Close           // nothing was booked and nothing will be; nobody asks
 	Wait            // note the wish; it is granted when the carrier has answered
 	Confirm         // the carrier comes; tell, or call it off if that is wished
 	GiveUp          // no carrier comes; tell, or answer the wish to undo
@@ -83,14 +85,15 @@ const (
 	LoseAnswer      // it was lost before it was fetched; answer the wish to undo
 	Note            // note the scan
 	Expect          // expect it back
+	Seek            // it was lost on its way and may still be found: expect it back; lost before, it is an alarm
 	TakeBack        // it is back; tell
 	ReplyBack       // it is back; tell again
 	Reject          // a scan that cannot be of this parcel now
 )
 
 var ruleNames = [...]string{
-	"", "ignore", "alarm", "join", "bury", "wait", "confirm", "give up", "recall", "reply", "deny", "release", "keep", "depart", "depart late",
-	"arrive", "lose", "lose, answer", "note", "expect", "take back", "reply", "reject",
+	"", "ignore", "alarm", "join", "bury", "close", "wait", "confirm", "give up", "recall", "reply", "deny", "release", "keep", "depart", "depart late",
+	"arrive", "lose", "lose, answer", "note", "expect", "seek", "take back", "reply", "reject",
 }
 
 // String gives the rule's name in lower case.
@@ -108,57 +111,57 @@ func RuleFor(s State, m Message) Rule {
 // are then those of a call that was repeated.
 var table = [stateCount][messageCount]Rule{
 	New: {
-		OrderPlaced: Join, PaymentCaptured: Join, OrderCancelling: Bury, ReturnRequested: Alarm,
+		OrderPlaced: Join, PaymentCaptured: Join, OrderCancelling: Bury, OrderRejected: Close, ReturnRequested: Alarm,
 		BookingAccepted: Alarm, BookingRefused: Alarm, CallOffDone: Alarm, CallOffRefused: Alarm,
 		ScanPickedUp: Reject, ScanInTransit: Reject, ScanDelivered: Reject, ScanLost: Reject, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Booking: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Wait, ReturnRequested: Alarm,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Wait, OrderRejected: Alarm, ReturnRequested: Alarm,
 		BookingAccepted: Confirm, BookingRefused: GiveUp, CallOffDone: Alarm, CallOffRefused: Alarm,
 		ScanPickedUp: Reject, ScanInTransit: Reject, ScanDelivered: Reject, ScanLost: Reject, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Scheduled: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Recall, ReturnRequested: Alarm,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Recall, OrderRejected: Alarm, ReturnRequested: Alarm,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Alarm, CallOffRefused: Ignore,
 		ScanPickedUp: Depart, ScanInTransit: Depart, ScanDelivered: Arrive, ScanLost: Lose, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	CallingOff: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Wait, ReturnRequested: Alarm,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Ignore, OrderRejected: Alarm, ReturnRequested: Alarm,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Release, CallOffRefused: Keep,
 		ScanPickedUp: DepartLate, ScanInTransit: DepartLate, ScanDelivered: DepartLate, ScanLost: LoseAnswer, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Dispatched: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, ReturnRequested: Expect,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, OrderRejected: Alarm, ReturnRequested: Expect,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Alarm, CallOffRefused: Ignore,
 		ScanPickedUp: Note, ScanInTransit: Note, ScanDelivered: Arrive, ScanLost: Lose, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Delivered: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, ReturnRequested: Expect,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, OrderRejected: Alarm, ReturnRequested: Expect,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Alarm, CallOffRefused: Ignore,
 		ScanPickedUp: Note, ScanInTransit: Note, ScanDelivered: Note, ScanLost: Reject, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Returning: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, ReturnRequested: Ignore,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, OrderRejected: Alarm, ReturnRequested: Ignore,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Alarm, CallOffRefused: Ignore,
 		ScanPickedUp: Note, ScanInTransit: Note, ScanDelivered: Note, ScanLost: Note, ScanReturnPickedUp: Note, ScanReturned: TakeBack,
 	},
 	Returned: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, ReturnRequested: ReplyBack,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Deny, OrderRejected: Alarm, ReturnRequested: ReplyBack,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Alarm, CallOffRefused: Ignore,
 		ScanPickedUp: Note, ScanInTransit: Note, ScanDelivered: Note, ScanLost: Reject, ScanReturnPickedUp: Note, ScanReturned: Note,
 	},
 	Refused: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Reply, ReturnRequested: Alarm,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Reply, OrderRejected: Alarm, ReturnRequested: Alarm,
 		BookingAccepted: Alarm, BookingRefused: Ignore, CallOffDone: Ignore, CallOffRefused: Alarm,
 		ScanPickedUp: Reject, ScanInTransit: Reject, ScanDelivered: Reject, ScanLost: Reject, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Cancelled: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Reply, ReturnRequested: Alarm,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Reply, OrderRejected: Ignore, ReturnRequested: Alarm,
 		BookingAccepted: Ignore, BookingRefused: Ignore, CallOffDone: Ignore, CallOffRefused: Alarm,
 		ScanPickedUp: Reject, ScanInTransit: Reject, ScanDelivered: Reject, ScanLost: Reject, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},
 	Lost: {
-		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Reply, ReturnRequested: Alarm,
+		OrderPlaced: Ignore, PaymentCaptured: Ignore, OrderCancelling: Reply, OrderRejected: Alarm, ReturnRequested: Seek,
 		BookingAccepted: Ignore, BookingRefused: Alarm, CallOffDone: Ignore, CallOffRefused: Ignore,
 		ScanPickedUp: Note, ScanInTransit: Note, ScanDelivered: Note, ScanLost: Note, ScanReturnPickedUp: Reject, ScanReturned: Reject,
 	},

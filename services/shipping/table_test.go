@@ -42,6 +42,7 @@ func shipmentIn(s State) Shipment {
 		x.Booked, x.Carrier, x.Tracking, x.BookedAt = true, "c", "T1", noon
 	}
 	x.Undo = s == CallingOff || s == Cancelled
+	x.LostLate = s == Lost
 	return x
 }
 

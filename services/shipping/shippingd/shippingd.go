@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/waybill-dev/waybill/platform/app"
+	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/watch"
@@ -22,16 +23,17 @@ import (
 
 // Config says how the shipping service works.
 type Config struct {
+	Recheck   time.Duration `help:"how often a tracked shipment that is quiet is looked up in the database"`
 	ScanEvery time.Duration `help:"how often the simulated carrier moves a parcel on and is asked about it; 0: it never scans, scans are reported from outside"`
 }
 
 // DefaultConfig gives a carrier that delivers within a quarter of a minute.
-func DefaultConfig() Config { return Config{ScanEvery: 5 * time.Second} }
+func DefaultConfig() Config { return Config{Recheck: rpc.DefaultRecheck, ScanEvery: 5 * time.Second} }
 
 // Validate says what cannot be meant.
 func (c Config) Validate() error {
-	if c.ScanEvery < 0 {
-		return errors.New("shipping: scan_every must not be negative")
+	if c.ScanEvery < 0 || c.Recheck <= 0 {
+		return errs.E(errs.Invalid, "NOT_POSITIVE", "scan_every must not be negative, recheck must be positive")
 	}
 	return nil
 }
@@ -80,7 +82,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	if err != nil {
 		return nil, err
 	}
-	server := &rpc.Server{Store: store.New(db), Reactor: reactor, Commands: commands, Hub: hub, Now: now}
+	server := &rpc.Server{Store: store.New(db), Reactor: reactor, Commands: commands, Hub: hub, Now: now, Recheck: cfg.Recheck}
 	return &app.Unit{
 		Name:     "shipping",
 		Register: func(r grpc.ServiceRegistrar) { shippingv1.RegisterShippingServiceServer(r, server) },

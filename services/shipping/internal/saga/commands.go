@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/waybill-dev/waybill/platform/react"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
 	"github.com/waybill-dev/waybill/services/shipping"
@@ -44,16 +42,14 @@ func (c *Commands) Report(ctx context.Context, r *react.Reactor, reports []Repor
 			if !ok {
 				return nil, fmt.Errorf("scan of kind %v", p.Scan.GetKind())
 			}
-			scan := p.Scan
-			scan.ReportTime = timestamppb.New(v.Now())
-			out, err := c.machine.apply(v, p.OrderID, shipping.Input{Message: message, Scan: scan})
+			out, err := c.machine.apply(v, p.OrderID, shipping.Input{Message: message, Scan: p.Scan})
 			switch {
 			case err != nil:
 				return nil, err
 			case out.Known:
 				resp.DuplicateCount++
 			case out.Rejects != "":
-				resp.Rejected = append(resp.Rejected, &shippingv1.RejectedScan{ScanId: scan.GetScanId(), Reason: out.Rejects})
+				resp.Rejected = append(resp.Rejected, &shippingv1.RejectedScan{ScanId: p.Scan.GetScanId(), Reason: out.Rejects})
 			default:
 				resp.AcceptedCount++
 			}

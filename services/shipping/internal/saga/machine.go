@@ -19,19 +19,33 @@ import (
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
-	userv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/user/v1"
+	typev1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/type/v1"
 	"github.com/waybill-dev/waybill/services/shipping"
 	"github.com/waybill-dev/waybill/services/shipping/internal/store"
 )
 
-// Config is what the machine stands on. Publish and Meter may be nil.
+const (
+	// DefaultPatience is how long one answer of the carrier may take.
+	DefaultPatience = 10 * time.Second
+
+	// DefaultSweepEvery is how often erased users are looked after.
+	DefaultSweepEvery = time.Minute
+
+	// eraseGrace is how long after an erasure a user's last access token may
+	// still place orders, with room to spare.
+	eraseGrace = time.Hour
+)
+
+// Config is what the machine stands on. Carrier, Store and Log are required.
 type Config struct {
-	Carrier   shipping.Carrier
-	Store     *store.Store
-	ScanEvery time.Duration        // how often the carrier is asked where a parcel is; 0 is never
-	Publish   func([]watch.Change) // tells those who watch
-	Log       *slog.Logger
-	Meter     metric.Meter
+	Carrier    shipping.Carrier
+	Store      *store.Store
+	Log        *slog.Logger
+	ScanEvery  time.Duration        // how often the carrier is asked where a parcel is; 0 is never
+	Patience   time.Duration        // default DefaultPatience
+	SweepEvery time.Duration        // default DefaultSweepEvery
+	Publish    func([]watch.Change) // tells those who watch; nil: nobody does
+	Meter      metric.Meter         // nil: nothing is counted
 }
 
 // machine holds what the steps share; it has no state.
@@ -55,6 +69,12 @@ func NewMachine(cfg Config) (*react.Machine, *Commands, error) {
 	if cfg.Publish == nil {
 		cfg.Publish = func([]watch.Change) {}
 	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = DefaultPatience
+	}
+	if cfg.SweepEvery <= 0 {
+		cfg.SweepEvery = DefaultSweepEvery
+	}
 	alarms, err := cfg.Meter.Int64Counter("waybill.shipping.alarms", metric.WithDescription("messages that contradict what is known of a shipment"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("shipping: %w", err)
@@ -71,25 +91,13 @@ func NewMachine(cfg Config) (*react.Machine, *Commands, error) {
 	react.On(m, about[*orderv1.OrderCancelling], func(v *react.View, e *orderv1.OrderCancelling) error {
 		return h.take(v, e.GetOrderId(), shipping.Input{Message: shipping.OrderCancelling})
 	})
+	react.On(m, about[*orderv1.OrderRejected], func(v *react.View, e *orderv1.OrderRejected) error {
+		return h.take(v, e.GetOrderId(), shipping.Input{Message: shipping.OrderRejected})
+	})
 	react.On(m, about[*orderv1.OrderReturnRequested], func(v *react.View, e *orderv1.OrderReturnRequested) error {
 		return h.take(v, e.GetOrderId(), shipping.Input{Message: shipping.ReturnRequested})
 	})
-	react.On(m, nothing[*userv1.UserErased], func(v *react.View, e *userv1.UserErased) error {
-		v.Append(store.Erasures, e.GetUserId(), v.Now())
-		return nil
-	})
-	react.Every(m, react.Sweep{
-		Name: "erase addresses", Every: 10 * time.Second, Due: cfg.Store.DueErasures,
-		Needs: func(_ *react.View, id string) []react.Ref { return []react.Ref{store.Shipments.Ref(id)} },
-		Step: func(v *react.View, id string) error {
-			s, ok := store.Shipments.Get(v, id)
-			if ok && s.State.Final() {
-				s.ShipTo = nil
-				store.Shipments.Put(v, id, s)
-			}
-			return nil
-		},
-	})
+	h.eraseUsers(m)
 
 	react.OnEffect(m, bookEffect, h.book, ofRequest, func(v *react.View, r shipping.Request, b shipping.Answer) error {
 		if b.Accepted {
@@ -112,8 +120,6 @@ func about[E interface{ GetOrderId() string }](_ *react.View, e E) []react.Ref {
 	return []react.Ref{store.Shipments.Ref(e.GetOrderId())}
 }
 
-func nothing[E any](*react.View, E) []react.Ref { return nil }
-
 func ofRequest(_ *react.View, r shipping.Request) []react.Ref {
 	return []react.Ref{store.Shipments.Ref(r.OrderID)}
 }
@@ -133,17 +139,9 @@ func (h *machine) apply(v *react.View, orderID string, in shipping.Input) (shipp
 		s = shipping.Shipment{OrderID: orderID}
 	}
 	next, out := s.On(in, shipping.Env{Now: v.Now(), NewID: v.NewID})
-	if out.Alarm {
-		h.alarms.Add(context.Background(), 1, metric.WithAttributes(attribute.String("state", s.State.String()), attribute.String("message", in.Message.String())))
-		h.cfg.Log.Error("a message contradicts what is known of a shipment", "order_id", orderID, "state", s.State, "message", in.Message, "trace_id", v.TraceID())
-	}
 	ref := store.Shipments.Ref(orderID)
 	if out.Changed {
-		store.Shipments.Put(v, orderID, next)
-		if next.ID != "" {
-			version := store.Shipments.Version(v, orderID)
-			v.Committed(func() { h.cfg.Publish([]watch.Change{{Key: next.ID, Version: version}}) })
-		}
+		h.put(v, next)
 	}
 	for _, e := range out.Events {
 		v.Emit(ref, e)
@@ -151,7 +149,20 @@ func (h *machine) apply(v *react.View, orderID string, in shipping.Input) (shipp
 	for _, c := range out.Calls {
 		h.ask(v, next, c)
 	}
+	if out.Alarm {
+		h.alarm(v, s, in.Message)
+	}
 	return out, nil
+}
+
+// alarm calls people, once the step is stored.
+func (h *machine) alarm(v *react.View, s shipping.Shipment, m shipping.Message) {
+	trace := v.TraceID()
+	v.Committed(func() {
+		h.alarms.Add(context.Background(), 1, metric.WithAttributes(attribute.String("state", s.State.String()), attribute.String("message", m.String())))
+		h.cfg.Log.Error("a message contradicts what is known of a shipment", "order_id", s.OrderID, "shipment_id", s.ID,
+			"state", s.State.String(), "message", m.String(), "trace_id", trace)
+	})
 }
 
 // ask records a call to the carrier.
@@ -171,15 +182,26 @@ func (h *machine) ask(v *react.View, s shipping.Shipment, c shipping.Call) {
 	}
 }
 
+// book asks the carrier to fetch a parcel. An answer that cannot be meant is none.
 func (h *machine) book(ctx context.Context, call react.Call, r shipping.Request) (shipping.Answer, error) {
-	return h.cfg.Carrier.Book(ctx, call.Key, r)
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
+	defer cancel()
+	a, err := h.cfg.Carrier.Book(ctx, call.Key, r, func(ctx context.Context) (*typev1.Address, error) { return h.cfg.Store.Address(ctx, r.OrderID) })
+	if err != nil {
+		return a, err
+	}
+	return a, a.Check()
 }
 
 func (h *machine) callOff(ctx context.Context, call react.Call, r shipping.Request) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
+	defer cancel()
 	return h.cfg.Carrier.CallOff(ctx, call.Key, r)
 }
 
 func (h *machine) track(ctx context.Context, _ react.Call, r shipping.Request) ([]*shippingv1.Scan, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
+	defer cancel()
 	return h.cfg.Carrier.Track(ctx, r)
 }
 
@@ -188,8 +210,8 @@ func (h *machine) track(ctx context.Context, _ react.Call, r shipping.Request) (
 func (h *machine) tracked(v *react.View, r shipping.Request, scans []*shippingv1.Scan) error {
 	for _, scan := range scans {
 		message, ok := shipping.OfScan(scan.GetKind())
-		if !ok {
-			continue
+		if !ok || scan.GetScanId() == "" {
+			continue // a kind that a later contract knows, or nothing to tell a repetition by
 		}
 		if err := h.take(v, r.OrderID, shipping.Input{Message: message, Scan: scan}); err != nil {
 			return err

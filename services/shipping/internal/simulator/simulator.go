@@ -30,7 +30,7 @@ type Carrier struct {
 var _ shipping.Carrier = (*Carrier)(nil)
 
 // Book implements shipping.Carrier.
-func (c *Carrier) Book(_ context.Context, key string, r shipping.Request) (shipping.Answer, error) {
+func (c *Carrier) Book(_ context.Context, key string, r shipping.Request, _ shipping.AddressOf) (shipping.Answer, error) {
 	if r.RegionCode == "AQ" {
 		return shipping.Answer{Reason: "address_not_served"}, nil
 	}

@@ -7,10 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
+	typev1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/type/v1"
 	"github.com/waybill-dev/waybill/services/shipping"
 )
 
@@ -47,24 +50,38 @@ func read(r sqldb.Scanner) (Stored, error) {
 	return s, err
 }
 
-// Orders gives the order of each tracking number that is known.
+// Address reads where the parcel of an order goes; nil if it was erased.
+func (s *Store) Address(ctx context.Context, orderID string) (*typev1.Address, error) {
+	var data []byte
+	err := s.db.QueryRow(ctx, `SELECT ship_to FROM shipments WHERE id = ?`, orderID).Scan(&data)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	a := &typev1.Address{}
+	return a, proto.Unmarshal(data, a)
+}
+
+// Orders gives the order of each tracking number that is known. There must be a
+// few hundred numbers at most.
 func (s *Store) Orders(ctx context.Context, tracking []string) (map[string]string, error) {
 	orders := make(map[string]string, len(tracking))
-	for _, t := range tracking {
-		if _, ok := orders[t]; ok {
-			continue
-		}
-		var id string
-		err := s.db.QueryRow(ctx, `SELECT id FROM shipments WHERE tracking_number = ?`, t).Scan(&id)
-		if errors.Is(err, sqldb.ErrNoRows) {
-			continue
-		}
-		if err != nil {
+	if len(tracking) == 0 {
+		return orders, nil
+	}
+	marks, args := sqldb.In(tracking)
+	rows, err := s.db.Query(ctx, `SELECT tracking_number, id FROM shipments WHERE tracking_number IN (`+marks+`)`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var number, id string
+		if err := rows.Scan(&number, &id); err != nil {
 			return nil, err
 		}
-		orders[t] = id
+		orders[number] = id
 	}
-	return orders, nil
+	return orders, rows.Err()
 }
 
 var listed = listing.New(listing.Spec[Stored]{
@@ -122,15 +139,35 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]Stored, string, er
 	return found, next, nil
 }
 
-const dueErasures = `
-	SELECT s.id FROM shipments s JOIN erasures e ON e.user_id = s.user_id
-	 WHERE s.ship_to IS NOT NULL AND s.state IN (5, 7, 8, 9, 10)
-	 ORDER BY s.id LIMIT ?`
+// finalStates lists the numbers of the states in which nothing more is sent.
+func finalStates() string {
+	var list []string
+	for _, s := range shipping.States() {
+		if s.Final() {
+			list = append(list, fmt.Sprintf("%d", s))
+		}
+	}
+	return strings.Join(list, ", ")
+}
 
-// DueErasures gives orders whose address is to go: their user was erased and
-// their parcel has ended.
-func (s *Store) DueErasures(ctx context.Context, _ time.Time, limit int) ([]string, error) {
-	rows, err := s.db.Query(ctx, dueErasures, limit)
+// ToErase gives orders whose parcel has ended and that still hold an address of a
+// user who was erased.
+func (s *Store) ToErase(ctx context.Context, limit int) ([]string, error) {
+	return s.ids(ctx, `
+		SELECT s.id FROM erasures e JOIN shipments s ON s.user_id = e.id
+		 WHERE e.open AND s.ship_to IS NOT NULL AND s.state IN (`+finalStates()+`) LIMIT ?`, limit)
+}
+
+// Erased gives users erased before some moment none of whose shipments holds an
+// address any more, so that nothing is left to do.
+func (s *Store) Erased(ctx context.Context, before time.Time, limit int) ([]string, error) {
+	return s.ids(ctx, `
+		SELECT e.id FROM erasures e
+		 WHERE e.open AND e.erased_at < ? AND NOT EXISTS (SELECT 1 FROM shipments s WHERE s.user_id = e.id AND s.ship_to IS NOT NULL) LIMIT ?`, before, limit)
+}
+
+func (s *Store) ids(ctx context.Context, query string, args ...any) ([]string, error) {
+	rows, err := s.db.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -41,21 +41,29 @@ var Shipments = react.NewKind("shipments", []sqldb.Column{
 	{Name: "tracking_number", Type: sqldb.Text, Nullable: true},
 	{Name: "reason", Type: sqldb.Text},
 	{Name: "scans", Type: sqldb.Bytes, Nullable: true},
+	{Name: "scanned", Type: sqldb.Int},
 	{Name: "booked_at", Type: sqldb.Time, Nullable: true},
 	{Name: "return_at", Type: sqldb.Time, Nullable: true},
 	{Name: "created_at", Type: sqldb.Time},
 	{Name: "updated_at", Type: sqldb.Time},
 }, row, scan)
 
-// Erasures are the users whose addresses are to go.
-var Erasures = &sqldb.Table{
-	Name: "erasures",
-	Key:  []string{"user_id"},
-	Columns: []sqldb.Column{
-		{Name: "user_id", Type: sqldb.Text},
-		{Name: "created_at", Type: sqldb.Time},
-	},
+// Erasure is the wish that nothing personal of a user remains. It is open while
+// there may be shipments that still hold an address.
+type Erasure struct {
+	ErasedAt time.Time
+	Open     bool
 }
+
+// Erasures keeps the erased users, by user id.
+var Erasures = react.NewKind("erasures", []sqldb.Column{
+	{Name: "erased_at", Type: sqldb.Time},
+	{Name: "open", Type: sqldb.Bool},
+}, func(e Erasure) []any { return []any{e.ErasedAt, e.Open} },
+	func(s sqldb.Scanner, meta ...any) (e Erasure, err error) {
+		err = s.Scan(append(meta, &e.ErasedAt, &e.Open)...)
+		return e, err
+	})
 
 // The bits of the column flags.
 const (
@@ -67,12 +75,7 @@ const (
 )
 
 func row(s shipping.Shipment) []any {
-	var flags int64
-	for bit, on := range map[int64]bool{flagPlaced: s.Placed, flagPaid: s.Paid, flagUndo: s.Undo, flagBooked: s.Booked, flagLostLate: s.LostLate} {
-		if on {
-			flags |= bit
-		}
-	}
+	flags := flag(s.Placed, flagPlaced) | flag(s.Paid, flagPaid) | flag(s.Undo, flagUndo) | flag(s.Booked, flagBooked) | flag(s.LostLate, flagLostLate)
 	var address, scans any
 	if s.ShipTo != nil {
 		address = mustMarshal(s.ShipTo)
@@ -81,9 +84,16 @@ func row(s shipping.Shipment) []any {
 		scans = mustMarshal(&shippingv1.Shipment{Scans: s.Scans})
 	}
 	return []any{
-		optional(s.ID), s.UserID, int64(s.State), flags, address, s.Carrier, optional(s.Tracking), s.Reason, scans,
-		optionalTime(s.BookedAt), optionalTime(s.ReturnAt), s.Created, s.Updated,
+		sqldb.OrNull(s.ID), s.UserID, int64(s.State), flags, address, s.Carrier, sqldb.OrNull(s.Tracking), s.Reason, scans, s.Scanned,
+		sqldb.OrNull(s.BookedAt), sqldb.OrNull(s.ReturnAt), s.Created, s.Updated,
 	}
+}
+
+func flag(on bool, bit int64) int64 {
+	if on {
+		return bit
+	}
+	return 0
 }
 
 func mustMarshal(m proto.Message) []byte {
@@ -94,20 +104,6 @@ func mustMarshal(m proto.Message) []byte {
 	return data
 }
 
-func optional(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-func optionalTime(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t
-}
-
 func scan(r sqldb.Scanner, meta ...any) (shipping.Shipment, error) {
 	var (
 		s                shipping.Shipment
@@ -116,25 +112,14 @@ func scan(r sqldb.Scanner, meta ...any) (shipping.Shipment, error) {
 		address, scans   []byte
 		booked, returned *time.Time
 	)
-	own := []any{&id, &s.UserID, &state, &flags, &address, &s.Carrier, &tracking, &s.Reason, &scans, &booked, &returned, &s.Created, &s.Updated}
+	own := []any{&id, &s.UserID, &state, &flags, &address, &s.Carrier, &tracking, &s.Reason, &scans, &s.Scanned, &booked, &returned, &s.Created, &s.Updated}
 	if err := r.Scan(append(meta, own...)...); err != nil {
 		return s, err
 	}
 	s.OrderID = *meta[0].(*string)
 	s.State = shipping.State(state) //nolint:gosec // written by row
 	s.Placed, s.Paid, s.Undo, s.Booked, s.LostLate = flags&flagPlaced != 0, flags&flagPaid != 0, flags&flagUndo != 0, flags&flagBooked != 0, flags&flagLostLate != 0
-	if id != nil {
-		s.ID = *id
-	}
-	if tracking != nil {
-		s.Tracking = *tracking
-	}
-	if booked != nil {
-		s.BookedAt = *booked
-	}
-	if returned != nil {
-		s.ReturnAt = *returned
-	}
+	s.ID, s.Tracking, s.BookedAt, s.ReturnAt = sqldb.OrZero(id), sqldb.OrZero(tracking), sqldb.OrZero(booked), sqldb.OrZero(returned)
 	if address != nil {
 		s.ShipTo = &typev1.Address{}
 		if err := proto.Unmarshal(address, s.ShipTo); err != nil {
