@@ -105,8 +105,8 @@ func FuzzRefreshTokensNeverPanic(f *testing.F) {
 }
 
 func TestEmailKeysAreOfTheServer(t *testing.T) {
-	a, b := NewSecrets([]byte("a")), NewSecrets([]byte("b"))
-	if a.EmailID("x@example.com") != a.EmailID("x@example.com") || a.EmailID("x@example.com") == b.EmailID("x@example.com") || a.EmailID("x") == a.EmailID("y") {
+	a, again, b := NewSecrets([]byte("a")), NewSecrets([]byte("a")), NewSecrets([]byte("b"))
+	if a.EmailID("x@example.com") != again.EmailID("x@example.com") || a.EmailID("x@example.com") == b.EmailID("x@example.com") || a.EmailID("x") == a.EmailID("y") {
 		t.Error("email keys are not what they should be")
 	}
 }

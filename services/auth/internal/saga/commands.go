@@ -323,6 +323,7 @@ func (c *Commands) Refresh(ctx context.Context, text string) (*authv1.Tokens, er
 				return &authv1.LogInResponse{UserId: s.UserID}, nil
 			case auth.Renewed:
 				store.Sessions.Put(v, token.SessionID, s)
+			case auth.Repeated: // the state is that of the first time
 			}
 			return &authv1.LogInResponse{UserId: s.UserID, Role: a.Role, Tokens: &authv1.Tokens{RefreshExpireTime: timestamppb.New(s.Expires)}}, nil
 		})
