@@ -271,6 +271,13 @@ func TestOnlyATrustedProxySpeaksForItsClients(t *testing.T) {
 	if got.IP.String() != "127.0.0.1" {
 		t.Errorf("two headers became %s", got.IP)
 	}
+	far := newWorld(t, func(c *Config, _ *Deps) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	far.recordCaller(&got)
+	_, err = client(far.tcp).Anybody(metadata.AppendToOutgoingContext(t.Context(), MetadataClientIP, "203.0.113.7"), &echov1.Message{})
+	wantNoError(t, err)
+	if got.IP.String() != "127.0.0.1" {
+		t.Errorf("somebody else's word became %s", got.IP)
+	}
 }
 
 func TestProbesNeedNoToken(t *testing.T) {

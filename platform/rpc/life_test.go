@@ -200,9 +200,11 @@ func TestStreamsLeaveNothingBehind(t *testing.T) {
 		defer w.gate.mu.Unlock()
 		return len(w.gate.streams) <= 1 // the health watch of the client
 	})
-	if len(w.perUserStreams.held) != 0 {
-		t.Errorf("held: %v", w.perUserStreams.held)
-	}
+	until(t, func() bool {
+		w.perUserStreams.mu.Lock()
+		defer w.perUserStreams.mu.Unlock()
+		return len(w.perUserStreams.held) == 0
+	})
 }
 
 func TestHealthFollowsTheReadinessOfEachService(t *testing.T) {
