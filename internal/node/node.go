@@ -234,7 +234,11 @@ func (n *Node) runs(service string) bool { return slices.Contains(n.local, servi
 // openDB opens the database of a service.
 func (n *Node) openDB(ctx context.Context, service string) (*sqldb.DB, error) {
 	dsn, schema := n.cfg.database(service)
-	db, err := sqldb.Open(ctx, sqldb.Config{URL: dsn, Schema: schema, MaxConns: n.cfg.DBConns, Log: n.tel.Log})
+	cfg := sqldb.Config{URL: dsn, Schema: schema, Log: n.tel.Log}
+	if schema != "" {
+		cfg.MaxConns = n.cfg.DBConns
+	}
+	db, err := sqldb.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -127,13 +127,18 @@ func (b *sqlite) dsn(reader bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}}
 	for _, p := range []string{
 		"busy_timeout(" + strconv.FormatInt(b.cfg.LockTimeout.Milliseconds(), 10) + ")",
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "temp_store(MEMORY)", "cache_size(-16384)",
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "temp_store(MEMORY)",
 		"wal_autocheckpoint(" + strconv.Itoa(checkpointPages) + ")", "journal_size_limit(" + strconv.Itoa(logKeep) + ")",
 	} {
 		q.Add("_pragma", p)
 	}
+	// Each connection has a cache of its own, and there are several to a service:
+	// readers live well on the operating system's.
 	if reader {
 		q.Add("_pragma", "query_only(1)")
+		q.Add("_pragma", "cache_size(-1024)")
+	} else {
+		q.Add("_pragma", "cache_size(-8192)")
 	}
 	return "file:" + (&url.URL{Path: b.path}).EscapedPath() + "?" + q.Encode()
 }
