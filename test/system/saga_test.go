@@ -216,7 +216,7 @@ var undone = payments{voided, refunded, paymentv1.PaymentStatus_PAYMENT_STATUS_C
 
 func TestEveryOrderEndsAsItMustOnSQLite(t *testing.T) {
 	t.Parallel()
-	throughBoth(t, func(t *testing.T, d door) { perform(t, d, func(_ *testing.T, k *kind) *kind { return k }) })
+	perform(t, func(k *kind) *kind { return k })
 }
 
 func TestEveryOrderEndsAsItMustOnPostgres(t *testing.T) {
@@ -225,19 +225,22 @@ func TestEveryOrderEndsAsItMustOnPostgres(t *testing.T) {
 	for _, k := range []*kind{shop, desk, hasty, strict, short} {
 		on[k] = k.onPostgres(t)
 	}
-	throughBoth(t, func(t *testing.T, d door) { perform(t, d, func(_ *testing.T, k *kind) *kind { return on[k] }) })
+	perform(t, func(k *kind) *kind { return on[k] })
 }
 
-func perform(t *testing.T, d door, place func(*testing.T, *kind) *kind) {
-	for _, s := range scenarios {
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			at := s.at
-			if at == nil {
-				at = desk
-			}
-			s.perform(&play{T: t, w: place(t, at).get(t), d: d})
-		})
+// perform plays all scenarios through both doors, in the worlds that stand for theirs.
+func perform(t *testing.T, world func(*kind) *kind) {
+	for _, d := range doors {
+		for _, s := range scenarios {
+			t.Run(d.String()+" "+s.name, func(t *testing.T) {
+				t.Parallel()
+				at := s.at
+				if at == nil {
+					at = desk
+				}
+				s.perform(&play{T: t, w: world(at).get(t), d: d})
+			})
+		}
 	}
 }
 
