@@ -37,6 +37,7 @@ func (s *Server) unary(m *method, handle grpc.MethodHandler) grpc.MethodHandler 
 	}
 	return func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) {
 		c := call{method: m, start: time.Now(), ctx: ctx}
+		s.trace(&c)
 		defer func() { resp, err = s.finish(&c, recover(), resp, err) }()
 		if err := s.admit(&c); err != nil {
 			return nil, err
@@ -49,11 +50,19 @@ func (s *Server) unary(m *method, handle grpc.MethodHandler) grpc.MethodHandler 
 func (s *Server) stream(m *method, handle grpc.StreamHandler) grpc.StreamHandler {
 	return func(srv any, ss grpc.ServerStream) (err error) {
 		c := call{method: m, start: time.Now(), ctx: ss.Context()}
+		s.trace(&c)
 		defer func() { _, err = s.finish(&c, recover(), nil, err) }()
 		if err := s.admit(&c); err != nil {
 			return err
 		}
 		return handle(srv, &serverStream{ServerStream: ss, ctx: c.ctx, m: m, s: s})
+	}
+}
+
+// trace puts the call into its trace; probes and reflection are in none.
+func (s *Server) trace(c *call) {
+	if !c.foreign {
+		c.ctx = s.spans.begin(c.ctx, c.name, c.start)
 	}
 }
 
@@ -207,6 +216,7 @@ func (s *Server) finish(c *call, panicked, resp any, err error) (any, error) {
 		if s.deps.Log.Enabled(c.ctx, slog.LevelDebug) {
 			s.log(c, slog.LevelDebug, code, took)
 		}
+		s.spans.end(c.ctx, c.start, nil)
 		return resp, nil
 	}
 	trace := traceID(c.ctx)
@@ -215,7 +225,9 @@ func (s *Server) finish(c *call, panicked, resp any, err error) (any, error) {
 		stack = string(debug.Stack())
 	}
 	s.logFailure(c, e, took, trace, stack)
-	return nil, toStatus(e, trace).Err()
+	err = toStatus(e, trace).Err()
+	s.spans.end(c.ctx, c.start, err)
+	return nil, err
 }
 
 // explain finds the reason of a failure that has one outside of err: why a

@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -15,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -57,6 +61,7 @@ func Dial(target string, cfg DialConfig) (*grpc.ClientConn, error) {
 	if cfg.TLS != nil {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
+	d := &dialled{cfg, newSpans(cfg.Tracer, true)}
 	opts := append(discovery.DialOptions(),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultServiceConfig(serviceConfig(cfg.WaitForReady)),
@@ -64,12 +69,9 @@ func Dial(target string, cfg DialConfig) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(cfg.MaxMessage)),
 		grpc.WithSharedWriteBuffer(true),
-		grpc.WithUnaryInterceptor(cfg.unary),
-		grpc.WithStreamInterceptor(cfg.stream),
+		grpc.WithUnaryInterceptor(d.unary),
+		grpc.WithStreamInterceptor(d.stream),
 	)
-	if h := newSpans(cfg.Tracer, true); h != nil {
-		opts = append(opts, grpc.WithStatsHandler(h))
-	}
 	conn, err := grpc.NewClient(target, append(opts, cfg.Options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
@@ -77,17 +79,63 @@ func Dial(target string, cfg DialConfig) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-func (c DialConfig) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
-	}
-	return invoke(c.forward(ctx), method, req, reply, cc, opts...)
+// dialled is what a client does around each call.
+type dialled struct {
+	DialConfig
+	spans *spans
 }
 
-func (c DialConfig) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return open(c.forward(ctx), desc, cc, method, opts...)
+func (d *dialled) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	start := time.Now()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, start.Add(d.Timeout))
+		defer cancel()
+	}
+	ctx = d.spans.begin(d.forward(ctx), method, start)
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	d.spans.end(ctx, start, err)
+	return err
+}
+
+func (d *dialled) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	start := time.Now()
+	ctx = d.forward(ctx)
+	if strings.HasPrefix(method, "/grpc.") { // probes and reflection are in no trace
+		return open(ctx, desc, cc, method, opts...)
+	}
+	ctx = d.spans.begin(ctx, method, start)
+	s, err := open(ctx, desc, cc, method, opts...)
+	if err != nil {
+		d.spans.end(ctx, start, err)
+		return nil, err
+	}
+	if d.spans == nil || !trace.SpanFromContext(ctx).IsRecording() {
+		return s, nil
+	}
+	var once sync.Once
+	finish := func(err error) { once.Do(func() { d.spans.end(ctx, start, err) }) }
+	// Whoever gives a stream up just cancels it.
+	stop := context.AfterFunc(ctx, func() { finish(status.FromContextError(ctx.Err()).Err()) })
+	return &tracedStream{s, func(err error) { stop(); finish(err) }}, nil
+}
+
+// tracedStream ends its span with the stream.
+type tracedStream struct {
+	grpc.ClientStream
+	finish func(error)
+}
+
+// RecvMsg receives the next answer; an error is the end of the stream.
+func (s *tracedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	switch {
+	case errors.Is(err, io.EOF):
+		s.finish(nil)
+	case err != nil:
+		s.finish(err)
+	}
+	return err
 }
 
 // forward hands on the token of the call that ctx belongs to, unless the caller

@@ -38,6 +38,7 @@ type Server struct {
 	perUser, perIP *limiter
 	perUserStreams *counter
 	duration       metric.Float64Histogram
+	spans          *spans
 	health         *health.Server
 	rules          protovalidate.Validator
 
@@ -74,7 +75,7 @@ func NewServer(cfg Config, deps Deps) (*Server, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	s := &Server{cfg: cfg, deps: deps, health: health.NewServer()}
+	s := &Server{cfg: cfg, deps: deps, health: health.NewServer(), spans: newSpans(deps.Tracer, false)}
 	s.leave = s.gate.leave
 	s.perUser, s.perIP = newLimiter(cfg.PerUser, deps.Now), newLimiter(cfg.PerIP, deps.Now)
 	s.perUserStreams = newCounter(cfg.StreamsPerUser)
@@ -159,9 +160,6 @@ func (s *Server) Build() error {
 // assemble registers what is known to be good with both transports.
 func (s *Server) assemble(all []service) *built {
 	b := &built{tcp: grpc.NewServer(s.options()...), local: new(inprocgrpc.Channel).WithCloner(cloner{})}
-	if h := newSpans(s.deps.Tracer, false); h != nil {
-		b.local.WithServerStatsHandler(h)
-	}
 	for _, svc := range all {
 		b.tcp.RegisterService(svc.desc, svc.impl)
 		b.local.RegisterService(svc.desc, svc.impl)
@@ -211,9 +209,6 @@ func (s *Server) options() []grpc.ServerOption {
 	}
 	if s.cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
-	}
-	if h := newSpans(s.deps.Tracer, false); h != nil {
-		opts = append(opts, grpc.StatsHandler(h))
 	}
 	return opts
 }

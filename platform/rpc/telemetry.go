@@ -56,61 +56,66 @@ func (s *Server) measure(c *call, code codes.Code, took time.Duration) {
 	}
 }
 
-// spans makes otelgrpc cheap when nothing is sampled: a call whose parent was
-// not sampled gets its trace id and no span at all. otelgrpc alone would build
-// one just to drop it. Durations are measured by the chain, not here.
+// spans makes the spans of calls: otelgrpc does, but it is asked only for calls
+// that may be sampled. A call whose parent was not sampled gets its trace id and
+// no span at all. The chain and the client's interceptors drive it themselves,
+// since gRPC would build ten events for every call just to have them dropped.
+// Durations are measured by the chain, not here. A nil *spans does nothing.
 type spans struct {
-	stats.Handler
+	otel   stats.Handler
 	client bool
 }
 
-// newSpans gives the stats handler that traces calls, nil without a tracer.
-func newSpans(tp trace.TracerProvider, client bool) stats.Handler {
+func newSpans(tp trace.TracerProvider, client bool) *spans {
 	if tp == nil {
 		return nil
 	}
-	opts := []otelgrpc.Option{
-		otelgrpc.WithTracerProvider(tp), otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
-		otelgrpc.WithFilter(traced),
-	}
+	opts := []otelgrpc.Option{otelgrpc.WithTracerProvider(tp), otelgrpc.WithMeterProvider(noop.NewMeterProvider())}
 	if client {
 		return &spans{otelgrpc.NewClientHandler(append(opts, otelgrpc.WithPropagators(propagation.TraceContext{}))...), true}
 	}
-	// The parent is found by spans itself, so otelgrpc has nothing to propagate.
+	// The parent is found by begin, so otelgrpc has nothing to propagate.
 	return &spans{otelgrpc.NewServerHandler(append(opts, otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator()))...), false}
 }
 
-// traced leaves out probes and reflection.
-func traced(info *stats.RPCTagInfo) bool {
-	return !strings.HasPrefix(info.FullMethodName, "/grpc.")
-}
-
-// TagRPC implements stats.Handler.
-func (s *spans) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
-	if s.client {
-		if sc := trace.SpanContextFromContext(ctx); sc.IsValid() && !sc.IsSampled() {
-			return inject(ctx)
-		}
-		return s.Handler.TagRPC(ctx, info)
-	}
-	if client := inprocgrpc.ClientContext(ctx); client != nil {
-		if sc := trace.SpanContextFromContext(client); sc.IsValid() {
-			ctx = trace.ContextWithRemoteSpanContext(ctx, sc)
-		}
-	} else {
-		ctx = propagation.TraceContext{}.Extract(ctx, incoming{ctx})
-	}
-	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() && !sc.IsSampled() {
+// begin gives a context that is in the call's trace.
+func (s *spans) begin(ctx context.Context, method string, start time.Time) context.Context {
+	if s == nil {
 		return ctx
 	}
-	return s.Handler.TagRPC(ctx, info)
+	if !s.client {
+		ctx = parent(ctx)
+	}
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() && !sc.IsSampled() {
+		if s.client {
+			return inject(ctx)
+		}
+		return ctx
+	}
+	ctx = s.otel.TagRPC(ctx, &stats.RPCTagInfo{FullMethodName: method})
+	if trace.SpanFromContext(ctx).IsRecording() {
+		s.otel.HandleRPC(ctx, &stats.Begin{Client: s.client, BeginTime: start})
+	}
+	return ctx
 }
 
-// HandleRPC implements stats.Handler.
-func (s *spans) HandleRPC(ctx context.Context, rs stats.RPCStats) {
-	if trace.SpanFromContext(ctx).IsRecording() {
-		s.Handler.HandleRPC(ctx, rs)
+// end ends the span of a call with its outcome.
+func (s *spans) end(ctx context.Context, start time.Time, err error) {
+	if s != nil && trace.SpanFromContext(ctx).IsRecording() {
+		s.otel.HandleRPC(ctx, &stats.End{Client: s.client, BeginTime: start, EndTime: time.Now(), Error: err})
 	}
+}
+
+// parent finds the span that a call to the server comes from.
+func parent(ctx context.Context) context.Context {
+	client := inprocgrpc.ClientContext(ctx)
+	if client == nil {
+		return propagation.TraceContext{}.Extract(ctx, incoming{ctx})
+	}
+	if sc := trace.SpanContextFromContext(client); sc.IsValid() {
+		return trace.ContextWithRemoteSpanContext(ctx, sc)
+	}
+	return ctx
 }
 
 func inject(ctx context.Context) context.Context {

@@ -3,8 +3,10 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -51,6 +53,57 @@ func TestATraceCrossesBothTransports(t *testing.T) {
 				return false
 			})
 		})
+	}
+}
+
+func TestTheSpanOfAStreamEndsWithTheStream(t *testing.T) {
+	r, tp := recording(1)
+	w := newWorld(t)
+	w.watching()
+	conn := w.dial(t, DialConfig{Tracer: tp})
+	ended := func(want codes.Code) {
+		t.Helper()
+		until(t, func() bool { return len(r.Ended()) > 0 })
+		s := r.Ended()[0]
+		if len(r.Ended()) != 1 || s.Status().Code != want || s.SpanKind() != trace.SpanKindClient {
+			t.Errorf("%d spans, the first is %s of kind %s", len(r.Ended()), s.Status().Code, s.SpanKind())
+		}
+		r.Reset()
+	}
+	root, parent := tp.Tracer("test").Start(w.as(t, alice), "root")
+
+	ctx, cancel := context.WithCancel(root)
+	open(t, ctx, conn, false)
+	if n := len(r.Ended()); n != 0 {
+		t.Errorf("%d spans ended while the stream is open", n)
+	}
+	cancel() // and never receive again
+	ended(codes.Error)
+
+	w.echo.watch = nil
+	wantNoError(t, watchAll(t, root, conn))
+	ended(codes.Unset)
+
+	w.failing(errs.E(errs.NotFound, "X", "x"))
+	wantError(t, watchAll(t, root, conn), errs.NotFound, "X")
+	ended(codes.Error)
+
+	if !parent.IsRecording() {
+		t.Error("the caller's own span was ended")
+	}
+}
+
+// watchAll reads a stream to its end.
+func watchAll(t *testing.T, ctx context.Context, conn grpc.ClientConnInterface) error {
+	t.Helper()
+	s, err := client(conn).Watch(ctx, &echov1.Message{})
+	wantNoError(t, err)
+	for {
+		if _, err := s.Recv(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
 	}
 }
 
