@@ -126,7 +126,7 @@ func erase(v *react.View, userID string) error {
 			store.Sessions.Put(v, id, s.Erase(v.Now()))
 		}
 	}
-	v.Effect(effectRedact, store.Accounts.Ref(userID), person{UserID: userID})
+	v.Effect(effectRedact, store.Accounts.Ref(userID), person{UserID: userID}, react.After(time.Second)) // when they are published
 	return nil
 }
 

@@ -5,6 +5,7 @@ package saga
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -143,7 +144,7 @@ func (c *Commands) Erase(ctx context.Context, caller auth.Caller, req *userv1.De
 		}
 		store.Users.Put(v, id, p.Erase(v.Now()))
 		v.Emit(store.Users.Ref(id), &userv1.UserErased{UserId: id, ErasedAt: timestamppb.New(v.Now())})
-		v.Effect(effectRedact, store.Users.Ref(id), person{UserID: id})
+		v.Effect(effectRedact, store.Users.Ref(id), person{UserID: id}, react.After(time.Second)) // when they are published
 		return &userv1.DeleteUserResponse{}, nil
 	})
 }
