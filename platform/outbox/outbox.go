@@ -1,6 +1,6 @@
 // Package outbox publishes the events that a service committed together with its
-// state. The database is the truth and the broker a carrier: a row is marked
-// only after the broker acknowledged it, and marked rows are kept for days, so
+// state. The database is the truth and the broker a carrier: a row is pending
+// until the broker acknowledged it, and rows are kept for days after that, so
 // that a stream that lost its tail can be refilled.
 package outbox
 
@@ -36,7 +36,7 @@ type Event struct {
 	Time        time.Time
 }
 
-// Table is the outbox as it is written.
+// Table is the outbox as it is written. A trigger notes each new row as pending.
 var Table = &sqldb.Table{
 	Name: "outbox",
 	Key:  []string{"event_id"},
@@ -50,17 +50,6 @@ var Table = &sqldb.Table{
 		{Name: "traceparent", Type: sqldb.Text},
 		{Name: "payload", Type: sqldb.Bytes},
 		{Name: "created_at", Type: sqldb.Time},
-	},
-}
-
-// marks is the part of the table that the relay writes.
-var marks = &sqldb.Table{
-	Name: "outbox",
-	Key:  []string{"seq"},
-	Columns: []sqldb.Column{
-		{Name: "seq", Type: sqldb.Int},
-		{Name: "published_at", Type: sqldb.Time},
-		{Name: "stream_seq", Type: sqldb.Int},
 	},
 }
 

@@ -12,42 +12,68 @@ import (
 	optionsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/options/v1"
 )
 
+// stride is how many rows of the outbox one statement looks through. Events are
+// not indexed by their aggregate, since every commit would pay for that.
+const stride = 20_000
+
 // Redact takes what the contract marks as sensitive out of the events about one
 // aggregate that this database still holds: those it published and those it could
 // not handle. It may be repeated. While one of them is not published yet it fails
-// with Unavailable, and should be called again later.
+// with Unavailable, and should be called again later. It reads the whole outbox,
+// in steps, and is for the background.
 //
 // Streams are not touched; they forget by age.
 func Redact(ctx context.Context, db *sqldb.DB, aggregateID string) error {
-	return db.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		var pending int64
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM outbox WHERE aggregate_id = ? AND published_at IS NULL`, aggregateID).Scan(&pending); err != nil {
+	var pending int64
+	if err := db.QueryRow(ctx, `SELECT count(*) FROM outbox_pending p JOIN outbox o ON o.seq = p.seq WHERE o.aggregate_id = ?`, aggregateID).Scan(&pending); err != nil {
+		return err
+	}
+	if pending > 0 {
+		return errs.E(errs.Unavailable, "NOT_PUBLISHED", "%d events about %s are not published yet", pending, aggregateID)
+	}
+	var from, last int64
+	if err := db.QueryRow(ctx, `SELECT COALESCE(min(seq), 0), COALESCE(max(seq), 0) FROM outbox`).Scan(&from, &last); err != nil {
+		return err
+	}
+	for ; from <= last; from += stride {
+		err := redactRows(ctx, db, `SELECT seq, type, payload FROM outbox WHERE seq >= ? AND seq < ? AND aggregate_id = ?`,
+			`UPDATE outbox SET payload = ? WHERE seq = ?`, new(int64), from, from+stride, aggregateID)
+		if err != nil {
 			return err
 		}
-		if pending > 0 {
-			return errs.E(errs.Unavailable, "NOT_PUBLISHED", "%d events about %s are not published yet", pending, aggregateID)
+	}
+	return redactRows(ctx, db, `SELECT dead_letter_id, type, payload FROM dead_letters WHERE aggregate_id = ?`,
+		`UPDATE dead_letters SET payload = ? WHERE dead_letter_id = ?`, new(string), aggregateID)
+}
+
+// redactRows cleans the rows that read gives as key, type and payload.
+func redactRows[K any](ctx context.Context, db *sqldb.DB, read, write string, key *K, args ...any) error {
+	return db.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		rows, err := tx.Query(ctx, read, args...)
+		if err != nil {
+			return err
 		}
-		for _, table := range []struct{ read, write string }{
-			{`SELECT event_id, type, payload FROM outbox WHERE aggregate_id = ?`, `UPDATE outbox SET payload = ? WHERE aggregate_id = ? AND event_id = ?`},
-			{`SELECT dead_letter_id, type, payload FROM dead_letters WHERE aggregate_id = ?`, `UPDATE dead_letters SET payload = ? WHERE aggregate_id = ? AND dead_letter_id = ?`},
-		} {
-			rows, err := tx.Query(ctx, table.read, aggregateID)
-			if err != nil {
+		defer rows.Close()
+		type change struct {
+			key   K
+			clean []byte
+		}
+		var changes []change
+		for rows.Next() {
+			var typ string
+			var payload []byte
+			if err := rows.Scan(key, &typ, &payload); err != nil {
 				return err
 			}
-			for rows.Next() {
-				var id, typ string
-				var payload []byte
-				if err := rows.Scan(&id, &typ, &payload); err != nil {
-					return err
-				}
-				if clean, changed := redact(typ, payload); changed {
-					if _, err := tx.Exec(ctx, table.write, clean, aggregateID, id); err != nil {
-						return err
-					}
-				}
+			if clean, changed := redact(typ, payload); changed {
+				changes = append(changes, change{*key, clean})
 			}
-			if err := rows.Err(); err != nil {
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if _, err := tx.Exec(ctx, write, c.clean, c.key); err != nil {
 				return err
 			}
 		}

@@ -1,10 +1,12 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -290,23 +292,27 @@ func (r *Relay) flush(ctx context.Context) {
 	if len(r.marked) == 0 {
 		return
 	}
-	now := r.cfg.Now()
-	rows := make([][]any, len(r.marked))
-	for i, a := range r.marked {
-		rows[i] = []any{a.event.Seq, now, int64(a.seq)}
-	}
+	slices.SortFunc(r.marked, func(a, b ack) int { return cmp.Compare(a.event.Seq, b.event.Seq) })
 	err := r.cfg.DB.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var b sqldb.Batch
 		if r.cfg.DB.Dialect() == sqldb.Postgres {
 			b.Exec(`SET LOCAL synchronous_commit = off`)
 		}
-		b.Update(marks, rows)
-		return tx.Send(ctx, &b)
+		// What was committed together is acknowledged together, so there are few runs.
+		for i := 0; i < len(r.marked); {
+			j := i
+			for j+1 < len(r.marked) && r.marked[j+1].event.Seq <= r.marked[j].event.Seq+1 {
+				j++
+			}
+			b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i].event.Seq, r.marked[j].event.Seq)
+			i = j + 1
+		}
+		return tx.Commit(ctx, &b)
 	})
 	if err != nil {
 		// The rows stay "taken", so they are not published again by this process
 		// while the database is away; the next flush marks them.
-		r.cfg.Log.Warn("published events not marked yet", "service", r.cfg.Service, "events", len(rows), "error", err)
+		r.cfg.Log.Warn("published events not marked yet", "service", r.cfg.Service, "events", len(r.marked), "error", err)
 		return
 	}
 	for _, a := range r.marked {
@@ -317,10 +323,11 @@ func (r *Relay) flush(ctx context.Context) {
 }
 
 const selectPending = `
-	SELECT seq, event_id, type, aggregate_id, version, cause, hops, traceparent, payload, created_at
-	  FROM outbox
-	 WHERE published_at IS NULL AND seq > ? AND created_at <= ?
-	 ORDER BY seq
+	SELECT o.seq, o.event_id, o.type, o.aggregate_id, o.version, o.cause, o.hops, o.traceparent, o.payload, o.created_at
+	  FROM outbox_pending p
+	  JOIN outbox o ON o.seq = p.seq
+	 WHERE p.seq > ? AND o.created_at <= ?
+	 ORDER BY p.seq
 	 LIMIT ?`
 
 // scan reads the oldest unpublished rows that are older than age and not known

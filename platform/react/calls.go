@@ -133,7 +133,7 @@ func (r *Reactor) housekeeping(ctx context.Context) {
 		}{
 			{`DELETE FROM inbox WHERE processed_at < ?`, now.Add(-inbox.Retention)},
 			{`DELETE FROM idempotency WHERE created_at < ?`, now.Add(-answerRetention)},
-			{`DELETE FROM outbox WHERE created_at < ? AND published_at IS NOT NULL`, now.Add(-outbox.Retention)},
+			{`DELETE FROM outbox WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM outbox_pending p WHERE p.seq = outbox.seq)`, now.Add(-outbox.Retention)},
 		} {
 			if _, err := r.cfg.DB.Exec(ctx, old.sql, old.before); err != nil && ctx.Err() == nil {
 				r.cfg.Log.Warn("housekeeping failed, will try again", "service", r.machine.name, "error", err)

@@ -28,7 +28,7 @@ import (
 
 const (
 	// DefaultBatch is how many messages one transaction takes at the most.
-	DefaultBatch = 128
+	DefaultBatch = 512
 
 	queueSize    = 4096
 	maxTries     = 8                // of one message after a lost race

@@ -161,11 +161,11 @@ func TestTheEventsOfALargeImportAreAllPublished(t *testing.T) {
 		deadline := time.After(30 * time.Second)
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
-		for w.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`) > 0 {
+		for w.count(`SELECT count(*) FROM outbox_pending`) > 0 {
 			select {
 			case <-tick.C:
 			case <-deadline:
-				t.Fatalf("%d events were not published", w.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`))
+				t.Fatalf("%d events were not published", w.count(`SELECT count(*) FROM outbox_pending`))
 			}
 		}
 	})

@@ -5,6 +5,7 @@ CREATE TABLE inbox (
 );
 CREATE INDEX inbox_processed_at ON inbox USING brin (processed_at);
 
+-- Events, as they were committed; a row is never changed.
 CREATE TABLE outbox (
     seq          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id     text COLLATE "C" NOT NULL,
@@ -15,13 +16,24 @@ CREATE TABLE outbox (
     hops         bigint NOT NULL,
     traceparent  text NOT NULL,
     payload      bytea NOT NULL CHECK (octet_length(payload) <= 262144),
-    created_at   timestamptz NOT NULL,
-    published_at timestamptz,
-    stream_seq   bigint
-) WITH (autovacuum_vacuum_scale_factor = 0.01, fillfactor = 80);
-CREATE UNIQUE INDEX outbox_version ON outbox (aggregate_id, version);
-CREATE INDEX outbox_pending ON outbox (seq) WHERE published_at IS NULL;
-CREATE INDEX outbox_created_at ON outbox USING brin (created_at);
+    created_at   timestamptz NOT NULL
+);
+CREATE INDEX outbox_created_at ON outbox USING brin (created_at) WITH (pages_per_range = 16);
+
+-- Those the broker has not acknowledged yet. Kept apart, because a mark on the
+-- event itself would write the whole row and all its index entries anew.
+CREATE TABLE outbox_pending (
+    seq bigint PRIMARY KEY
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000);
+
+-- +goose StatementBegin
+CREATE FUNCTION outbox_pend() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO outbox_pending (seq) SELECT seq FROM added;
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER outbox_pend AFTER INSERT ON outbox REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION outbox_pend();
 
 CREATE TABLE effects (
     effect_id       text COLLATE "C" PRIMARY KEY,
@@ -69,4 +81,5 @@ CREATE TABLE leases (
 );
 
 -- +goose Down
-DROP TABLE leases, dead_letters, idempotency, effects, outbox, inbox;
+DROP TABLE leases, dead_letters, idempotency, effects, outbox_pending, outbox, inbox;
+DROP FUNCTION outbox_pend;

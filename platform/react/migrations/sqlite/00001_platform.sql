@@ -4,6 +4,7 @@ CREATE TABLE inbox (
     processed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Events, as they were committed; a row is never changed.
 CREATE TABLE outbox (
     seq          INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id     TEXT NOT NULL,
@@ -14,12 +15,19 @@ CREATE TABLE outbox (
     hops         INTEGER NOT NULL,
     traceparent  TEXT NOT NULL,
     payload      BLOB NOT NULL CHECK (length(payload) <= 262144),
-    created_at   INTEGER NOT NULL,
-    published_at INTEGER,
-    stream_seq   INTEGER
+    created_at   INTEGER NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX outbox_version ON outbox (aggregate_id, version);
-CREATE INDEX outbox_pending ON outbox (seq) WHERE published_at IS NULL;
+
+-- Those the broker has not acknowledged yet.
+CREATE TABLE outbox_pending (
+    seq INTEGER PRIMARY KEY
+) STRICT;
+
+-- +goose StatementBegin
+CREATE TRIGGER outbox_pend AFTER INSERT ON outbox BEGIN
+    INSERT INTO outbox_pending (seq) VALUES (NEW.seq);
+END;
+-- +goose StatementEnd
 
 CREATE TABLE effects (
     effect_id       TEXT PRIMARY KEY,
@@ -70,5 +78,6 @@ DROP TABLE leases;
 DROP TABLE dead_letters;
 DROP TABLE idempotency;
 DROP TABLE effects;
+DROP TABLE outbox_pending;
 DROP TABLE outbox;
 DROP TABLE inbox;
