@@ -3,6 +3,7 @@ package react
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -228,7 +229,11 @@ func (r *Reactor) conclude(it *item, w *writes, given map[string]answer) {
 // the others of its batch along.
 func safely(fn func() error) (err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		switch p := recover().(type) {
+		case nil:
+		case *unnamedError:
+			err = p
+		default:
 			err = &panicError{value: p, stack: debug.Stack()}
 		}
 	}()
@@ -263,6 +268,11 @@ func (r *Reactor) process(items []*item) {
 	for _, it := range items {
 		if err != nil {
 			it.err, it.retry = outside(err), true
+		}
+		var unnamed *unnamedError
+		if err == nil && len(items) > 1 && errors.As(it.err, &unnamed) {
+			r.process([]*item{it}) // nothing of it was kept
+			continue
 		}
 		r.finish(it)
 	}

@@ -490,6 +490,47 @@ func TestAStepThatReadsWhatItDidNotNameFails(t *testing.T) {
 	})
 }
 
+// A step's needs may follow from what it finds. What it finds may be changed by
+// another step of the same batch, after the needs were named.
+func TestACommandWhoseNeedsChangeWithinABatchStillWorks(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		r := w.run(counter(addOne))
+		// Each command adds to "o1" and, once that is above ten, to "o2" as well.
+		spill := func() error {
+			_, err := react.Do(t.Context(), r, func(v *react.View) []react.Ref {
+				refs := []react.Ref{tallies.Ref("o1")}
+				if first, _ := tallies.Get(v, "o1"); first.Sum >= 10 {
+					refs = append(refs, tallies.Ref("o2"))
+				}
+				return refs
+			}, func(v *react.View) (*paymentv1.Refund, error) {
+				first, _ := tallies.Get(v, "o1")
+				if first.Sum >= 10 {
+					second, _ := tallies.Get(v, "o2")
+					second.Sum++
+					tallies.Put(v, "o2", second)
+				}
+				first.Sum++
+				tallies.Put(v, "o1", first)
+				return &paymentv1.Refund{}, nil
+			})
+			return err
+		}
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if err := spill(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if one, two := w.sum("o1"), w.sum("o2"); one != 100 || two != 90 {
+			t.Errorf("sums are %d and %d, want 100 and 90", one, two)
+		}
+	})
+}
+
 func TestEventsFromTheWrongStreamOrInALoopAreDeadLetters(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.run(counter(addOne))

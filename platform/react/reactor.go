@@ -32,7 +32,10 @@ const (
 
 	queueSize    = 4096
 	maxTries     = 8                // of one message after a lost race
-	batchTimeout = 20 * time.Second // below the bus's acknowledgement wait
+	batchTimeout = 20 * time.Second
+	// ackWait is how long the events of a process that was killed are missing.
+	// Batches take milliseconds; a slow one means repetitions that the inbox drops.
+	ackWait = 10 * time.Second
 	sweepPage    = 500
 )
 
@@ -154,6 +157,7 @@ func (r *Reactor) connect(ctx context.Context) error {
 			Stream:   outbox.Stream(producer),
 			Durable:  r.machine.name,
 			Subjects: subjects,
+			AckWait:  ackWait,
 		}, r.receive)
 		if err != nil {
 			return fmt.Errorf("consume events of %s: %w", producer, err)

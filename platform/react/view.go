@@ -132,14 +132,14 @@ func (v *View) get(ref Ref) (any, bool) {
 		if v.naming {
 			return nil, false
 		}
-		panic(fmt.Sprintf("react: the step reads %s %s without naming it in its needs", ref.kind.name, ref.ID))
+		panic(&unnamedError{"reads", ref})
 	}
 	return e.state, e.exists
 }
 
 func (v *View) put(ref Ref, state any) {
 	if e := v.set[ref]; e == nil || !e.loaded {
-		panic(fmt.Sprintf("react: the step writes %s %s without naming it in its needs", ref.kind.name, ref.ID))
+		panic(&unnamedError{"writes", ref})
 	}
 	if v.puts == nil {
 		v.puts = map[Ref]any{}
@@ -148,6 +148,19 @@ func (v *View) put(ref Ref, state any) {
 		v.order = append(v.order, ref)
 	}
 	v.puts[ref] = state
+}
+
+// unnamedError is a step's use of an aggregate that its needs did not name. In a
+// batch it may be no fault: needs saw what was loaded, the step sees what steps
+// before it have made of that. Alone, both see the same.
+type unnamedError struct {
+	does string
+	ref  Ref
+}
+
+// Error names the aggregate.
+func (e *unnamedError) Error() string {
+	return fmt.Sprintf("react: the step %s %s %s without naming it in its needs", e.does, e.ref.kind.name, e.ref.ID)
 }
 
 func (v *View) version(ref Ref) int64 {
