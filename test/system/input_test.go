@@ -127,7 +127,7 @@ func TestLinesOfAnOrderFitTogether(t *testing.T) {
 		}{
 			"C2 none":                             {nil, "lines"},
 			"C2 a hundred and one":                {many, "lines"},
-			"C2 two currencies":                   {[]*orderv1.CreateOrderLine{line(s.product, 1), line(crown, 1)}, "lines[1].product_id"},
+			"C2 two currencies":                   {[]*orderv1.CreateOrderLine{line(s.product, 1), line(crown, 1)}, ""},
 			"C2 too much of one in several lines": {[]*orderv1.CreateOrderLine{line(s.product, 600), line(s.product, 600)}, "lines[1].quantity"},
 			"C2 a product that there is not":      {[]*orderv1.CreateOrderLine{{ProductId: uuid.NewString(), Quantity: 1}}, "lines[0].product_id"},
 			"C2 a line without a product":         {[]*orderv1.CreateOrderLine{{Quantity: 1}}, "lines[0].product_id"},

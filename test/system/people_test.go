@@ -209,7 +209,7 @@ func (w *world) see(t *testing.T, u *user, products ...string) view {
 	must(t, poll(ctx, func() (bool, error) { // the profile follows the account by an event
 		var p *userv1.User
 		p, err = userv1.NewUserServiceClient(w.conn).GetUser(ctx, &userv1.GetUserRequest{UserId: u.id})
-		if status.Code(err) == codes.NotFound {
+		if c := status.Code(err); c == codes.NotFound || c == codes.Unavailable {
 			return false, nil
 		}
 		v = append(v, p)
