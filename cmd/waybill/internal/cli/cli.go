@@ -127,8 +127,8 @@ func explain(err error) string {
 	}
 	text := err.Error()
 	for _, f := range e.Fields {
-		if line := "\n  " + f.Path + ": " + f.Problem; !strings.Contains(text, line) {
-			text += line
+		if line := f.Path + ": " + f.Problem; !strings.Contains(text, line) {
+			text += "\n  " + line
 		}
 	}
 	if e.Reason != "" {

@@ -78,7 +78,7 @@ func (c *client) productList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List products",
-		Example: `  waybill product list --filter 'available > 0' --order-by 'name' --limit 20`,
+		Example: `  waybill product list --filter 'category = "kitchen/boards"' --order-by name --limit 20`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			defer c.close()
@@ -109,7 +109,7 @@ func (c *client) productList() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&filter, "filter", "", "which products, in the filter language of AIP-160")
-	cmd.Flags().StringVar(&order, "order-by", "", "in which order, as in 'price desc'")
+	cmd.Flags().StringVar(&order, "order-by", "", "in which order, as in 'name desc'")
 	cmd.Flags().IntVar(&limit, "limit", 0, "how many at most; 0 is all")
 	return cmd
 }
