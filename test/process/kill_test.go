@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -167,6 +169,32 @@ func TestEveryAcceptedOrderEndsThoughTheServerIsKilledTenTimes(t *testing.T) {
 		balance(t, db, data)
 		t.Logf("%d orders accepted over %d kills, all over %s after the last", len(r.orders), kills, took.Round(time.Millisecond))
 	})
+}
+
+func TestOrdersEndThoughTheStreamsAreLost(t *testing.T) {
+	t.Parallel()
+	data, env := t.TempDir(), settings(t)
+	s := serve(t, env, "--data", data)
+	p := s.open()
+	r := newRush()
+	enough := r.until(40)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	wait := r.run(ctx, s, p)
+	<-enough
+	s.kill()
+	stop()
+	wait()
+	if err := os.RemoveAll(filepath.Join(data, "nats")); err != nil {
+		t.Fatal(err)
+	}
+	s = serve(t, env, "--data", data)
+	r.settle(t, s, p)
+	s.awaitOver(p, r.all(), time.Minute)
+	if code := s.terminate(); code != 0 {
+		t.Errorf("exit code %d, want 0\n%s", code, s.log.tail(20))
+	}
+	balance(t, nil, data)
 }
 
 func TestSIGTERMFinishesWhatIsUnderWayAndExitsWithZero(t *testing.T) {

@@ -78,7 +78,7 @@ func TestTheCommandsOfTheReadmeDoWhatItSays(t *testing.T) {
 	out, errOut, err := bash(t, dir, script.String(), environment(t.TempDir(),
 		"GOPATH="+cache[0], "GOMODCACHE="+cache[1], "GOCACHE="+cache[2], // not below the new home
 		"WAYBILL_HTTP_ADDR=127.0.0.1"+ports[":8080"], "WAYBILL_GRPC_ADDR=127.0.0.1"+ports[":9090"], "WAYBILL_ADMIN_ADDR=127.0.0.1"+ports[":9091"],
-		"WAYBILL_SERVER=localhost"+ports[":9090"]))
+		"WAYBILL_SERVER=localhost"+ports[":9090"], "WAYBILL_SHIPPING_SCAN_EVERY=1s"))
 	if err != nil {
 		last := out[strings.LastIndex(out, "=== block ")+1:]
 		t.Fatalf("the README's commands failed: %v\nafter %s\nstderr:\n%s", err, last, tail(errOut, 30))
