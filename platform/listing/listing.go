@@ -133,12 +133,15 @@ func New[T any](s Spec[T]) *List[T] {
 }
 
 // EnumValues gives the names of a protobuf enum with their numbers, for columns
-// that hold the number. The zero value, which is never stored, is left out.
+// that hold the number. Each has two names, with and without what all of them begin
+// with. The zero value, which is never stored, is left out.
 func EnumValues(e protoreflect.EnumDescriptor) map[string]any {
 	values := map[string]any{}
+	prefix := strings.TrimSuffix(string(e.Values().Get(0).Name()), "UNSPECIFIED")
 	for i := range e.Values().Len() {
 		if v := e.Values().Get(i); v.Number() != 0 {
 			values[string(v.Name())] = int64(v.Number())
+			values[strings.TrimPrefix(string(v.Name()), prefix)] = int64(v.Number())
 		}
 	}
 	return values

@@ -15,6 +15,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/watch"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
+	"github.com/waybill-dev/waybill/services/shipping"
 	"github.com/waybill-dev/waybill/services/shipping/internal/rpc"
 	"github.com/waybill-dev/waybill/services/shipping/internal/saga"
 	"github.com/waybill-dev/waybill/services/shipping/internal/simulator"
@@ -23,25 +24,38 @@ import (
 
 // Config says how the shipping service works.
 type Config struct {
-	Recheck   time.Duration `help:"how often a tracked shipment that is quiet is looked up in the database"`
-	ScanEvery time.Duration `help:"how often the simulated carrier moves a parcel on and is asked about it; 0: it never scans, scans are reported from outside"`
+	CarrierTimeout time.Duration `help:"how long one answer of the carrier may take; it is asked again then"`
+	SweepEvery     time.Duration `help:"how often addresses of erased users are looked for"`
+	Recheck        time.Duration `help:"how often a tracked shipment that is quiet is looked up in the database"`
+	ScanEvery      time.Duration `help:"how often the simulated carrier moves a parcel on and is asked about it; 0: it never scans, scans are reported from outside"`
 }
 
 // DefaultConfig gives a carrier that delivers within a quarter of a minute.
-func DefaultConfig() Config { return Config{Recheck: rpc.DefaultRecheck, ScanEvery: 5 * time.Second} }
+func DefaultConfig() Config {
+	return Config{CarrierTimeout: saga.DefaultPatience, SweepEvery: saga.DefaultSweepEvery, Recheck: rpc.DefaultRecheck, ScanEvery: 5 * time.Second}
+}
 
 // Validate says what cannot be meant.
 func (c Config) Validate() error {
-	if c.ScanEvery < 0 || c.Recheck <= 0 {
-		return errs.E(errs.Invalid, "NOT_POSITIVE", "scan_every must not be negative, recheck must be positive")
+	if c.ScanEvery < 0 || c.Recheck <= 0 || c.CarrierTimeout <= 0 || c.SweepEvery <= 0 {
+		return errs.E(errs.Invalid, "NOT_POSITIVE", "scan_every must not be negative; recheck, carrier_timeout and sweep_every must be positive")
 	}
 	return nil
 }
 
 // New opens and migrates the database of the shipping service and builds the
-// service on env. It starts nothing: that is for whoever runs the unit. After an
-// error nothing is left open.
+// service on env, with a simulated carrier. It starts nothing: that is for whoever
+// runs the unit. After an error nothing is left open.
 func New(ctx context.Context, env *app.Env, cfg Config) (*app.Unit, error) {
+	now := env.Now
+	if now == nil {
+		now = time.Now
+	}
+	return NewWith(ctx, env, cfg, &simulator.Carrier{Step: cfg.ScanEvery, Now: now})
+}
+
+// NewWith is New with a carrier of one's own.
+func NewWith(ctx context.Context, env *app.Env, cfg Config, carrier shipping.Carrier) (*app.Unit, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -49,14 +63,14 @@ func New(ctx context.Context, env *app.Env, cfg Config) (*app.Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	unit, err := build(ctx, env, cfg, db)
+	unit, err := build(ctx, env, cfg, db, carrier)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return unit, nil
 }
 
-func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Unit, error) {
+func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier shipping.Carrier) (*app.Unit, error) {
 	if err := db.Migrate(ctx, "platform", react.Migrations()); err != nil {
 		return nil, err
 	}
@@ -67,10 +81,11 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	if now == nil {
 		now = time.Now
 	}
+	shipments := store.New(db)
 	hub := watch.New(env.Bus, "shipping", env.Log)
 	machine, commands, err := saga.NewMachine(saga.Config{
-		Carrier: &simulator.Carrier{Step: cfg.ScanEvery, Now: now}, Store: store.New(db), ScanEvery: cfg.ScanEvery,
-		Publish: hub.Publish, Log: env.Log, Meter: env.Meter,
+		Carrier: carrier, Store: shipments, Log: env.Log, ScanEvery: cfg.ScanEvery, Patience: cfg.CarrierTimeout, SweepEvery: cfg.SweepEvery,
+		Publish: hub.Publish, Meter: env.Meter,
 	})
 	if err != nil {
 		return nil, err
@@ -82,7 +97,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	if err != nil {
 		return nil, err
 	}
-	server := &rpc.Server{Store: store.New(db), Reactor: reactor, Commands: commands, Hub: hub, Now: now, Recheck: cfg.Recheck}
+	server := &rpc.Server{Store: shipments, Reactor: reactor, Commands: commands, Hub: hub, Now: now, Recheck: cfg.Recheck}
 	return &app.Unit{
 		Name:     "shipping",
 		Register: func(r grpc.ServiceRegistrar) { shippingv1.RegisterShippingServiceServer(r, server) },

@@ -34,7 +34,7 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]*Item, string, err
 		return nil, "", err
 	}
 	items := make([]*Item, 0, page.Size()+1)
-	err = s.each(ctx, `SELECT `+itemColumns+` FROM products p JOIN stock s ON s.id = p.id WHERE `+page.SQL, page.Args, func(r sqldb.Scanner) error {
+	err = sqldb.Each(ctx, s.db, `SELECT `+itemColumns+` FROM products p JOIN stock s ON s.id = p.id WHERE `+page.SQL, page.Args, func(r sqldb.Scanner) error {
 		i, err := scanItem(r)
 		items = append(items, i)
 		return err

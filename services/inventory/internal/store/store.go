@@ -64,7 +64,7 @@ func (s *Store) readItems(ctx context.Context, ids []string, found func(*Item)) 
 		}
 		arg = string(list)
 	}
-	return s.each(ctx, query, []any{arg}, func(r sqldb.Scanner) error {
+	return sqldb.Each(ctx, s.db, query, []any{arg}, func(r sqldb.Scanner) error {
 		i, err := scanItem(r)
 		if err == nil {
 			found(i)
@@ -76,7 +76,7 @@ func (s *Store) readItems(ctx context.Context, ids []string, found func(*Item)) 
 // DueHolds gives the orders whose holds were due at now, those due longest first.
 func (s *Store) DueHolds(ctx context.Context, now time.Time, limit int) ([]string, error) {
 	var ids []string
-	err := s.each(ctx, `SELECT id FROM holds WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?`, []any{now, limit}, func(r sqldb.Scanner) error {
+	err := sqldb.Each(ctx, s.db, `SELECT id FROM holds WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?`, []any{now, limit}, func(r sqldb.Scanner) error {
 		var id string
 		err := r.Scan(&id)
 		ids = append(ids, id)
@@ -87,7 +87,7 @@ func (s *Store) DueHolds(ctx context.Context, now time.Time, limit int) ([]strin
 
 // Hold reads what an order holds; false if inventory has not heard of the order.
 func (s *Store) Hold(ctx context.Context, orderID string) (h inventory.Hold, ok bool, err error) {
-	err = s.each(ctx, `SELECT state, lines, expires_at, updated_at FROM holds WHERE id = ?`, []any{orderID}, func(r sqldb.Scanner) error {
+	err = sqldb.Each(ctx, s.db, `SELECT state, lines, expires_at, updated_at FROM holds WHERE id = ?`, []any{orderID}, func(r sqldb.Scanner) error {
 		ok = true
 		h, err = scanHold(r)
 		return err
@@ -123,7 +123,7 @@ SELECT order_id, product_id, 1, sum(sold), sum(due), 0, 0
   FROM sales GROUP BY order_id, product_id HAVING sum(sold) <> sum(due)`
 	var bad []string
 	note := func(format string, a ...any) { bad = append(bad, fmt.Sprintf(format, a...)) }
-	err := s.each(ctx, query, nil, func(r sqldb.Scanner) error {
+	err := sqldb.Each(ctx, s.db, query, nil, func(r sqldb.Scanner) error {
 		var order, product string
 		var stocked, onHand, moved, held, live int64
 		if err := r.Scan(&order, &product, &stocked, &onHand, &moved, &held, &live); err != nil {
@@ -146,18 +146,4 @@ SELECT order_id, product_id, 1, sum(sold), sum(due), 0, 0
 		return nil
 	})
 	return bad, err
-}
-
-func (s *Store) each(ctx context.Context, query string, args []any, fn func(sqldb.Scanner) error) error {
-	rows, err := s.db.Query(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := fn(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -2,9 +2,6 @@ package store
 
 import (
 	"context"
-	"strings"
-
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/sqldb"
@@ -18,12 +15,8 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]*orderv1.Order, st
 	if err != nil {
 		return nil, "", err
 	}
-	var rows []*orderv1.Order
-	if err := s.each(ctx, selectOrders+" WHERE "+page.SQL, page.Args, func(row sqldb.Scanner) error {
-		o, err := scanWhole(row)
-		rows = append(rows, o)
-		return err
-	}); err != nil {
+	rows, err := sqldb.All(ctx, s.db, selectOrders+" WHERE "+page.SQL, page.Args, scanWhole)
+	if err != nil {
 		return nil, "", err
 	}
 	rows, next := list.Cut(page, rows)
@@ -33,8 +26,8 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]*orderv1.Order, st
 var list = listing.New(listing.Spec[*orderv1.Order]{
 	Name: "orders",
 	Fields: map[string]listing.Field[*orderv1.Order]{
-		"status":    {Column: "o.status", Type: listing.Enum, Values: shortAndLong(orderv1.OrderStatus(0).Descriptor(), "ORDER_STATUS_")},
-		"reason":    {Column: "o.reason", Type: listing.Enum, Values: shortAndLong(orderv1.OrderReason(0).Descriptor(), "ORDER_REASON_")},
+		"status":    {Column: "o.status", Type: listing.Enum, Values: listing.EnumValues(orderv1.OrderStatus(0).Descriptor())},
+		"reason":    {Column: "o.reason", Type: listing.Enum, Values: listing.EnumValues(orderv1.OrderReason(0).Descriptor())},
 		"saga_over": {Column: "(o.saga_over_at IS NOT NULL)", Type: listing.Bool},
 		"user_id":   {Column: "d.user_id", Type: listing.String, Everything: true},
 		"create_time": {
@@ -51,13 +44,3 @@ var list = listing.New(listing.Spec[*orderv1.Order]{
 	KeyOf: (*orderv1.Order).GetOrderId,
 	Owner: "d.user_id",
 })
-
-// shortAndLong gives the values of an enum by their names with and without the
-// prefix.
-func shortAndLong(e protoreflect.EnumDescriptor, prefix string) map[string]any {
-	values := listing.EnumValues(e)
-	for name, v := range values {
-		values[strings.TrimPrefix(name, prefix)] = v
-	}
-	return values
-}

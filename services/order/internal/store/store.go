@@ -49,7 +49,7 @@ var Orders = react.NewKind("orders", []sqldb.Column{
 func orderRow(o order.Order) []any {
 	return []any{
 		int64(o.Status), int64(o.Reason), o.Words, int64(o.Shipment), o.PaymentID, o.ShipmentID, o.TrackingNumber,
-		!o.Deadline.IsZero(), nullable(o.Deadline), o.Reminders, nullable(o.SagaOverAt), o.UpdatedAt,
+		!o.Deadline.IsZero(), sqldb.OrNull(o.Deadline), o.Reminders, sqldb.OrNull(o.SagaOverAt), o.UpdatedAt,
 	}
 }
 
@@ -77,12 +77,7 @@ func (r *orderColumns) dest() []any {
 func (r *orderColumns) order() order.Order {
 	o := r.o
 	o.Status, o.Reason, o.Shipment = order.Status(r.status), orderv1.OrderReason(r.reason), order.Status(r.shipment)
-	if r.deadline != nil {
-		o.Deadline = *r.deadline
-	}
-	if r.over != nil {
-		o.SagaOverAt = *r.over
-	}
+	o.Deadline, o.SagaOverAt = sqldb.OrZero(r.deadline), sqldb.OrZero(r.over)
 	return o
 }
 
@@ -177,11 +172,4 @@ var Entries = &sqldb.Table{
 		{Name: "sequence", Type: sqldb.Int},
 		{Name: "entry", Type: sqldb.Bytes},
 	},
-}
-
-func nullable(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t
 }

@@ -97,21 +97,8 @@ func (s *Store) ExportTo(ctx context.Context) (int64, error) {
 // Export gives up to limit postings in the order of the ledger.
 func (s *Store) Export(ctx context.Context, f PostingFilter, limit int) ([]Posting, error) {
 	where, args := f.where()
-	rows, err := s.db.Query(ctx, `SELECT `+postingColumns+` FROM postings l JOIN payments p ON p.id = l.order_id WHERE `+where+` ORDER BY l.seq LIMIT ?`,
-		append(args, limit)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	page := make([]Posting, 0, limit)
-	for rows.Next() {
-		l, err := scanPosting(rows)
-		if err != nil {
-			return nil, err
-		}
-		page = append(page, l)
-	}
-	return page, rows.Err()
+	return sqldb.All(ctx, s.db, `SELECT `+postingColumns+` FROM postings l JOIN payments p ON p.id = l.order_id WHERE `+where+` ORDER BY l.seq LIMIT ?`,
+		append(args, limit), scanPosting)
 }
 
 // ByReference gives the posting with the provider's reference, and whether there

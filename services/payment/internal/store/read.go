@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"maps"
 	"strings"
 
 	"github.com/waybill-dev/waybill/platform/errs"
@@ -70,7 +69,7 @@ var payments = listing.New(listing.Spec[Versioned]{
 	Fields: map[string]listing.Field[Versioned]{
 		"order_id":    {Column: "id", Type: listing.String},
 		"user_id":     {Column: "user_id", Type: listing.String, Everything: true},
-		"status":      {Column: "status", Type: listing.Enum, Values: statuses()},
+		"status":      {Column: "status", Type: listing.Enum, Values: listing.EnumValues(paymentv1.PaymentStatus(0).Descriptor())},
 		"create_time": {Column: "created_at", Type: listing.Time, Sort: func(v Versioned) any { return v.Created }},
 	},
 	Order: "create_time desc",
@@ -79,17 +78,6 @@ var payments = listing.New(listing.Spec[Versioned]{
 	Owner: "user_id",
 })
 
-// statuses gives the numbers of the statuses by their names, with and without
-// the prefix that the contract puts before them.
-func statuses() map[string]any {
-	const prefix = "PAYMENT_STATUS_"
-	values := listing.EnumValues(paymentv1.PaymentStatus(0).Descriptor())
-	for name, number := range maps.Clone(values) {
-		values[strings.TrimPrefix(name, prefix)] = number
-	}
-	return values
-}
-
 // List gives a page of payments and the token of the next. Payments whose order
 // is not known yet are left out. Errors of the query are errs.Invalid.
 func (s *Store) List(ctx context.Context, q listing.Query) ([]Versioned, string, error) {
@@ -97,20 +85,8 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]Versioned, string,
 	if err != nil {
 		return nil, "", err
 	}
-	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM payments WHERE payment_id <> '' AND `+page.SQL, page.Args...)
+	all, err := sqldb.All(ctx, s.db, `SELECT `+columns+` FROM payments WHERE payment_id <> '' AND `+page.SQL, page.Args, scanVersioned)
 	if err != nil {
-		return nil, "", err
-	}
-	defer rows.Close()
-	var all []Versioned
-	for rows.Next() {
-		v, err := scanVersioned(rows)
-		if err != nil {
-			return nil, "", err
-		}
-		all = append(all, v)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, "", err
 	}
 	all, next := payments.Cut(page, all)

@@ -41,6 +41,12 @@ func (s *Store) Get(ctx context.Context, shipmentID, owner string) (Stored, erro
 	return got, err
 }
 
+// OfOrder gives the shipment of an order, whosever it is; sqldb.ErrNoRows if the
+// order was never heard of.
+func (s *Store) OfOrder(ctx context.Context, orderID string) (Stored, error) {
+	return read(s.db.QueryRow(ctx, `SELECT `+columns+` FROM shipments WHERE id = ?`, orderID))
+}
+
 func read(r sqldb.Scanner) (Stored, error) {
 	var id string
 	var seq int64
@@ -69,19 +75,13 @@ func (s *Store) Orders(ctx context.Context, tracking []string) (map[string]strin
 		return orders, nil
 	}
 	marks, args := sqldb.In(tracking)
-	rows, err := s.db.Query(ctx, `SELECT tracking_number, id FROM shipments WHERE tracking_number IN (`+marks+`)`, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := sqldb.Each(ctx, s.db, `SELECT tracking_number, id FROM shipments WHERE tracking_number IN (`+marks+`)`, args, func(row sqldb.Scanner) error {
 		var number, id string
-		if err := rows.Scan(&number, &id); err != nil {
-			return nil, err
-		}
+		err := row.Scan(&number, &id)
 		orders[number] = id
-	}
-	return orders, rows.Err()
+		return err
+	})
+	return orders, err
 }
 
 var listed = listing.New(listing.Spec[Stored]{
@@ -119,20 +119,8 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]Stored, string, er
 	if err != nil {
 		return nil, "", err
 	}
-	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM shipments WHERE shipment_id IS NOT NULL AND `+page.SQL, page.Args...)
+	all, err := sqldb.All(ctx, s.db, `SELECT `+columns+` FROM shipments WHERE shipment_id IS NOT NULL AND `+page.SQL, page.Args, read)
 	if err != nil {
-		return nil, "", err
-	}
-	defer rows.Close()
-	var all []Stored
-	for rows.Next() {
-		one, err := read(rows)
-		if err != nil {
-			return nil, "", err
-		}
-		all = append(all, one)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, "", err
 	}
 	found, next := listed.Cut(page, all)
@@ -153,32 +141,15 @@ func finalStates() string {
 // ToErase gives orders whose parcel has ended and that still hold an address of a
 // user who was erased.
 func (s *Store) ToErase(ctx context.Context, limit int) ([]string, error) {
-	return s.ids(ctx, `
+	return sqldb.All(ctx, s.db, `
 		SELECT s.id FROM erasures e JOIN shipments s ON s.user_id = e.id
-		 WHERE e.open AND s.ship_to IS NOT NULL AND s.state IN (`+finalStates()+`) LIMIT ?`, limit)
+		 WHERE e.open AND s.ship_to IS NOT NULL AND s.state IN (`+finalStates()+`) LIMIT ?`, []any{limit}, sqldb.Only[string])
 }
 
 // Erased gives users erased before some moment none of whose shipments holds an
 // address any more, so that nothing is left to do.
 func (s *Store) Erased(ctx context.Context, before time.Time, limit int) ([]string, error) {
-	return s.ids(ctx, `
+	return sqldb.All(ctx, s.db, `
 		SELECT e.id FROM erasures e
-		 WHERE e.open AND e.erased_at < ? AND NOT EXISTS (SELECT 1 FROM shipments s WHERE s.user_id = e.id AND s.ship_to IS NOT NULL) LIMIT ?`, before, limit)
-}
-
-func (s *Store) ids(ctx context.Context, query string, args ...any) ([]string, error) {
-	rows, err := s.db.Query(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+		 WHERE e.open AND e.erased_at < ? AND NOT EXISTS (SELECT 1 FROM shipments s WHERE s.user_id = e.id AND s.ship_to IS NOT NULL) LIMIT ?`, []any{before, limit}, sqldb.Only[string])
 }

@@ -111,13 +111,15 @@ func (s *Store) Get(ctx context.Context, userID, owner string) (u User, ok bool,
 
 // Batch gives those of the people who exist, by id.
 func (s *Store) Batch(ctx context.Context, userIDs []string) (map[string]User, error) {
-	args := make([]any, len(userIDs))
-	for i, id := range userIDs {
-		args[i] = id
-	}
-	marks := strings.TrimSuffix(strings.Repeat("?, ", len(userIDs)), ", ")
 	found := make(map[string]User, len(userIDs))
-	err := s.each(ctx, `SELECT `+columns+` FROM users WHERE id IN (`+marks+`) AND NOT erased`, args, func(u User) { found[u.ID] = u })
+	if len(userIDs) == 0 {
+		return found, nil
+	}
+	marks, args := sqldb.In(userIDs)
+	users, err := sqldb.All(ctx, s.db, `SELECT `+columns+` FROM users WHERE id IN (`+marks+`) AND NOT erased`, args, scan)
+	for _, u := range users {
+		found[u.ID] = u
+	}
 	return found, err
 }
 
@@ -139,27 +141,10 @@ func (s *Store) List(ctx context.Context, q listing.Query) ([]User, string, erro
 	if err != nil {
 		return nil, "", err
 	}
-	var all []User
-	err = s.each(ctx, `SELECT `+columns+` FROM users WHERE NOT erased AND `+page.SQL, page.Args, func(u User) { all = append(all, u) })
+	all, err := sqldb.All(ctx, s.db, `SELECT `+columns+` FROM users WHERE NOT erased AND `+page.SQL, page.Args, scan)
 	if err != nil {
 		return nil, "", err
 	}
 	all, next := users.Cut(page, all)
 	return all, next, nil
-}
-
-func (s *Store) each(ctx context.Context, query string, args []any, fn func(User)) error {
-	rows, err := s.db.Query(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		u, err := scan(rows)
-		if err != nil {
-			return err
-		}
-		fn(u)
-	}
-	return rows.Err()
 }
