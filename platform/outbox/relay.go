@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -78,8 +77,8 @@ type Relay struct {
 	cursor   int64 // up to where the scan of a backlog came
 	pause    time.Duration
 	notUntil time.Time
-	leader   time.Time // until when the lease is ours
-	marked   []ack
+	leader   time.Time         // until when the lease is ours
+	marked   []int64           // rows the broker has acknowledged, to be marked
 	recent   [2]map[int64]bool // rows marked lately, two generations
 }
 
@@ -277,7 +276,7 @@ func (r *Relay) settle(a ack) {
 		return
 	}
 	r.pause = 0
-	r.marked = append(r.marked, a)
+	r.marked = append(r.marked, a.event.Seq)
 	if len(queue) == 0 {
 		delete(r.flying, id)
 		return
@@ -292,7 +291,7 @@ func (r *Relay) flush(ctx context.Context) {
 	if len(r.marked) == 0 {
 		return
 	}
-	slices.SortFunc(r.marked, func(a, b ack) int { return cmp.Compare(a.event.Seq, b.event.Seq) })
+	slices.Sort(r.marked)
 	err := r.cfg.DB.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var b sqldb.Batch
 		if r.cfg.DB.Dialect() == sqldb.Postgres {
@@ -301,10 +300,10 @@ func (r *Relay) flush(ctx context.Context) {
 		// What was committed together is acknowledged together, so there are few runs.
 		for i := 0; i < len(r.marked); {
 			j := i
-			for j+1 < len(r.marked) && r.marked[j+1].event.Seq <= r.marked[j].event.Seq+1 {
+			for j+1 < len(r.marked) && r.marked[j+1] <= r.marked[j]+1 {
 				j++
 			}
-			b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i].event.Seq, r.marked[j].event.Seq)
+			b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i], r.marked[j])
 			i = j + 1
 		}
 		return tx.Commit(ctx, &b)
@@ -315,9 +314,9 @@ func (r *Relay) flush(ctx context.Context) {
 		r.cfg.Log.Warn("published events not marked yet", "service", r.cfg.Service, "events", len(r.marked), "error", err)
 		return
 	}
-	for _, a := range r.marked {
-		delete(r.taken, a.event.Seq)
-		r.recent[0][a.event.Seq] = true
+	for _, seq := range r.marked {
+		delete(r.taken, seq)
+		r.recent[0][seq] = true
 	}
 	r.marked = r.marked[:0]
 }

@@ -119,7 +119,6 @@ func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
 // missing asks all items what they need and gives what is not loaded yet.
 func (r *Reactor) missing(items []*item, set workingSet, now time.Time) []Ref {
 	var refs []Ref
-	asked := map[Ref]bool{}
 	for _, it := range items {
 		if it.bad != nil || it.needs == nil || it.err != nil {
 			continue
@@ -128,8 +127,8 @@ func (r *Reactor) missing(items []*item, set workingSet, now time.Time) []Ref {
 		var need []Ref
 		it.err = safely(func() error { need = it.needs(v); return nil })
 		for _, ref := range need {
-			if set[ref] == nil && !asked[ref] {
-				asked[ref] = true
+			if set[ref] == nil {
+				set[ref] = &entry{} // load fills it in
 				refs = append(refs, ref)
 			}
 		}

@@ -1,12 +1,9 @@
 package react
 
 import (
-	"context"
-	"fmt"
 	"strconv"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -77,19 +74,47 @@ func decode(d *bus.Delivery) (*Message, error) {
 	return m, nil
 }
 
-var traceContext = propagation.TraceContext{}
-
+// parseTrace reads a W3C traceparent of version 00; others and malformed ones
+// give no trace. It is asked for every message, so it allocates nothing.
 func parseTrace(traceparent string) trace.SpanContext {
-	if traceparent == "" {
+	const form = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+	if len(traceparent) != len(form) || traceparent[:3] != form[:3] || traceparent[35] != '-' || traceparent[52] != '-' {
 		return trace.SpanContext{}
 	}
-	ctx := traceContext.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent})
-	return trace.SpanContextFromContext(ctx)
+	var cfg trace.SpanContextConfig
+	var flags [1]byte
+	if !unhex(cfg.TraceID[:], traceparent[3:35]) || !unhex(cfg.SpanID[:], traceparent[36:52]) || !unhex(flags[:], traceparent[53:]) {
+		return trace.SpanContext{}
+	}
+	cfg.TraceFlags, cfg.Remote = trace.TraceFlags(flags[0])&trace.FlagsSampled, true
+	return trace.NewSpanContext(cfg)
+}
+
+// unhex reads lower-case hex digits, as the specification wants them.
+func unhex(dst []byte, src string) bool {
+	for i := range dst {
+		hi, lo := nibble(src[2*i]), nibble(src[2*i+1])
+		if hi > 15 || lo > 15 {
+			return false
+		}
+		dst[i] = hi<<4 | lo
+	}
+	return true
+}
+
+func nibble(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
 }
 
 func formatTrace(sc trace.SpanContext) string {
 	if !sc.IsValid() {
 		return ""
 	}
-	return fmt.Sprintf("00-%s-%s-%s", sc.TraceID(), sc.SpanID(), sc.TraceFlags())
+	return "00-" + sc.TraceID().String() + "-" + sc.SpanID().String() + "-" + sc.TraceFlags().String()
 }

@@ -31,12 +31,12 @@ const (
 	DefaultBatch = 512
 
 	queueSize    = 4096
-	maxTries     = 8                // of one message after a lost race
+	maxTries     = 8 // of one message after a lost race
 	batchTimeout = 20 * time.Second
 	// ackWait is how long the events of a process that was killed are missing.
 	// Batches take milliseconds; a slow one means repetitions that the inbox drops.
-	ackWait = 10 * time.Second
-	sweepPage    = 500
+	ackWait   = 10 * time.Second
+	sweepPage = 500
 )
 
 //go:embed migrations

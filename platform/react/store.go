@@ -105,7 +105,7 @@ func load(ctx context.Context, tx *sqldb.Tx, f *fetch, set workingSet, now time.
 	}
 	for k, ids := range byKind(f.refs) {
 		for _, id := range ids {
-			set[Ref{k, id}] = &entry{loaded: true}
+			set[Ref{k, id}].loaded = true
 		}
 		b.Load(k.table, ids, true, func(s sqldb.Scanner) error {
 			id, e, err := k.scan(s)
