@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -107,6 +108,9 @@ func start(change func(*node.Config)) (*world, error) {
 		return nil, errors.Join(err, <-ended)
 	}
 	w.stop = sync.OnceValue(func() error {
+		worlds.Lock()
+		worlds.all = slices.DeleteFunc(worlds.all, func(o *world) bool { return o == w })
+		worlds.Unlock()
 		w.web.CloseIdleConnections()
 		closed := w.conn.Close()
 		end()
@@ -253,7 +257,7 @@ func afterwards() []string {
 	bad := func(format string, a ...any) { wrong = append(wrong, fmt.Sprintf(format, a...)) }
 	var ending sync.WaitGroup
 	var ends sync.Mutex
-	for _, w := range worlds.all {
+	for _, w := range slices.Clone(worlds.all) {
 		ending.Go(func() {
 			unbalanced := w.balanced()
 			metrics, unread := w.get(w.node.AdminURL() + "/metrics")
