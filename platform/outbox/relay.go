@@ -292,22 +292,23 @@ func (r *Relay) flush(ctx context.Context) {
 		return
 	}
 	slices.Sort(r.marked)
-	err := r.cfg.DB.InTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		var b sqldb.Batch
-		if r.cfg.DB.Dialect() == sqldb.Postgres {
-			b.Exec(`SET LOCAL synchronous_commit = off`)
+	var b sqldb.Batch
+	if r.cfg.DB.Dialect() == sqldb.Postgres {
+		b.Exec(`SET LOCAL synchronous_commit = off`)
+	}
+	// What was committed together is acknowledged together, so there are few runs.
+	for i := 0; i < len(r.marked); {
+		j := i
+		for j+1 < len(r.marked) && r.marked[j+1] <= r.marked[j]+1 {
+			j++
 		}
-		// What was committed together is acknowledged together, so there are few runs.
-		for i := 0; i < len(r.marked); {
-			j := i
-			for j+1 < len(r.marked) && r.marked[j+1] <= r.marked[j]+1 {
-				j++
-			}
-			b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i], r.marked[j])
-			i = j + 1
-		}
-		return tx.Commit(ctx, &b)
-	})
+		b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i], r.marked[j])
+		i = j + 1
+	}
+	tx, err := r.cfg.DB.Begin(ctx)
+	if err == nil {
+		err = tx.Commit(ctx, &b)
+	}
 	if err != nil {
 		// The rows stay "taken", so they are not published again by this process
 		// while the database is away; the next flush marks them.

@@ -43,6 +43,32 @@ type world struct {
 	t   *testing.T
 	db  *sqldb.DB
 	bus *bus.Bus
+
+	warned sync.Map // messages the reactors warned of
+}
+
+// warnings notes what is logged as a warning or worse.
+type warnings struct {
+	slog.Handler
+
+	seen *sync.Map
+}
+
+// Enabled implements slog.Handler.
+func (h *warnings) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+
+// Handle implements slog.Handler.
+func (h *warnings) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+	h.seen.Store(text, true)
+	return nil
+}
+
+// quiet fails if anything went wrong that healed by itself.
+func (w *world) quiet() {
+	w.t.Helper()
+	w.warned.Range(func(text, _ any) bool { w.t.Errorf("warned: %s", text); return true })
 }
 
 func each(t *testing.T, body func(t *testing.T, w *world)) {
@@ -71,7 +97,7 @@ func each(t *testing.T, body func(t *testing.T, w *world)) {
 // run starts a reactor that the test may stop; it is stopped at the end at the latest.
 func (w *world) run(m *react.Machine, change ...func(*react.Config)) *react.Reactor {
 	w.t.Helper()
-	cfg := react.Config{Machine: m, DB: w.db, Bus: w.bus, Log: slog.New(slog.DiscardHandler)}
+	cfg := react.Config{Machine: m, DB: w.db, Bus: w.bus, Log: slog.New(&warnings{Handler: slog.DiscardHandler, seen: &w.warned})}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -320,6 +346,8 @@ func TestEventsOfAnAggregateAreNumberedWithoutGapAndPublishedInOrder(t *testing.
 			}
 		}
 		w.eventually("all events are marked", func() bool { return w.number(`SELECT count(*) FROM outbox_pending`) == 0 })
+		w.stop(r)
+		w.quiet()
 	})
 }
 
