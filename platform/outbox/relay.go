@@ -294,7 +294,8 @@ func (r *Relay) flush(ctx context.Context) {
 	slices.Sort(r.marked)
 	var b sqldb.Batch
 	if r.cfg.DB.Dialect() == sqldb.Postgres {
-		b.Exec(`SET LOCAL synchronous_commit = off`)
+		// For this transaction only, as SET LOCAL, which must not stand in a single batch.
+		b.Query(`SELECT set_config('synchronous_commit', 'off', true)`, nil, func(sqldb.Scanner) error { return nil })
 	}
 	// What was committed together is acknowledged together, so there are few runs.
 	for i := 0; i < len(r.marked); {
