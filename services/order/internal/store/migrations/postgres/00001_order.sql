@@ -20,7 +20,7 @@ CREATE TABLE orders (
     saga_over_at    timestamptz,
     updated_at      timestamptz NOT NULL,
     CHECK (timed = (deadline_at IS NOT NULL))
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 40);
 CREATE INDEX orders_timed ON orders (id) WHERE timed;
 
 -- The part that stays as it was placed, until the owner is erased.

@@ -19,7 +19,7 @@ CREATE TABLE payments (
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
     rare       text
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05);
 CREATE UNIQUE INDEX payments_payment_id ON payments (payment_id) WHERE payment_id <> '';
 CREATE INDEX payments_created_at ON payments (created_at, id);
 CREATE INDEX payments_user_id ON payments (user_id, created_at, id);

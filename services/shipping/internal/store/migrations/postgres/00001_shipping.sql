@@ -17,7 +17,7 @@ CREATE TABLE shipments (
     return_at       timestamptz,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX shipments_shipment_id ON shipments (shipment_id) WHERE shipment_id IS NOT NULL;
 CREATE UNIQUE INDEX shipments_tracking_number ON shipments (tracking_number) WHERE tracking_number IS NOT NULL;
 CREATE INDEX shipments_user ON shipments (user_id, created_at, id);
