@@ -12,7 +12,7 @@ import (
 // Listen opens a TCP port. Its error says for what the port was wanted, why it
 // cannot be had, and which flag chooses another one.
 func Listen(what, flag, addr string) (net.Listener, error) {
-	lis, err := net.Listen("tcp", addr)
+	lis, err := net.Listen("tcp", addr) //nolint:noctx // a port is free or not, there is nothing to wait for
 	switch {
 	case err == nil:
 		return lis, nil

@@ -90,9 +90,9 @@ func (r *keyring) current(ctx context.Context) (*snapshot, error) {
 	return r.snap.Load(), nil
 }
 
-// refreshFor fetches because snap lacks a key, unless that was just done. It
+// refresh fetches because a snapshot lacks a key, unless that was just done. It
 // gives the snapshot to look into, which may be the same one.
-func (r *keyring) refreshFor(ctx context.Context, snap *snapshot) (*snapshot, error) {
+func (r *keyring) refresh(ctx context.Context) (*snapshot, error) {
 	since := r.now().Add(-unknownAfter)
 	if last := r.last.Load(); last != nil && last.at.After(since) {
 		if last.err != nil {

@@ -103,7 +103,7 @@ func (v *Verifier) verify(ctx context.Context, snap *snapshot, token string, now
 	}
 	key, ok := snap.keys[header.KeyID]
 	if !ok {
-		if snap, err = v.ring.refreshFor(ctx, snap); err != nil {
+		if snap, err = v.ring.refresh(ctx); err != nil {
 			return verified{}, err
 		}
 		if key, ok = snap.keys[header.KeyID]; !ok {

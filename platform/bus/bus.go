@@ -38,7 +38,7 @@ type Bus struct {
 	pub    *publisher
 	keeper *keeper
 
-	ctx    context.Context // ends when Close begins to cut things off
+	ctx    context.Context //nolint:containedctx // the life of the bus: ends when Close begins to cut things off
 	cancel context.CancelFunc
 	closed chan struct{} // closed when the connection is gone for good
 

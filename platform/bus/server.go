@@ -106,7 +106,7 @@ func (l *serverLog) reason() string { return l.why }
 
 func (l *serverLog) write(level slog.Level, format string, v []any) string {
 	text := redact(strings.TrimSpace(fmt.Sprintf(format, v...)))
-	l.log.Log(context.Background(), level, text, "component", "nats-server")
+	l.log.Log(context.Background(), level, text, "component", "nats-server") //nolint:sloglint // the broker's own words
 	return text
 }
 

@@ -193,7 +193,7 @@ func parseTimeout(v []string) (time.Duration, error) {
 	if n > most/unit {
 		return most, nil
 	}
-	return max(n*unit, 1), nil // 0 is out of time already
+	return max(n*unit, 1), nil //nolint:durationcheck // n is a count; 0 is out of time already
 }
 
 // readBody reads the body of a request to a service: at most MaxBody bytes

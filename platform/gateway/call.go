@@ -19,7 +19,7 @@ import (
 // handlers of other routes get.
 type call struct {
 	recorder
-	ctx       context.Context
+	ctx       context.Context //nolint:containedctx // a call is as long-lived as its context
 	begun     time.Time
 	span      trace.Span
 	requestID string

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -26,7 +27,7 @@ func (d *document) curl(e entry, op *operation, body *schema) string {
 	if e.Streams {
 		cmd += " -N"
 	}
-	if e.Method != "GET" {
+	if e.Method != http.MethodGet {
 		cmd += " -X " + e.Method
 	}
 	lines := []string{cmd + " 'http://localhost:8080" + path + "'"}

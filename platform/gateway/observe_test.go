@@ -51,8 +51,8 @@ func TestASpanIsNamedAfterItsRouteAndHoldsNoPath(t *testing.T) {
 		t.Fatalf("got %+v", spans)
 	}
 	for _, a := range spans[0].Attributes {
-		if strings.Contains(a.Value.Emit(), "hunter2") {
-			t.Errorf("%s is %s", a.Key, a.Value.Emit())
+		if strings.Contains(a.Value.String(), "hunter2") {
+			t.Errorf("%s is %s", a.Key, a.Value.String())
 		}
 	}
 }

@@ -3,7 +3,7 @@ package gateway
 import (
 	"context"
 	"io"
-	"log"
+	"log" //nolint:depguard // what http.Server wants for its ErrorLog
 	"log/slog"
 	"net/http"
 	"time"

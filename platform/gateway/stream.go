@@ -31,7 +31,7 @@ func (g *Gateway) serveStream(ctx context.Context, c *call, req *http.Request, i
 	messages := receive(ctx, c.route, in)
 	defer func() {
 		cancel()
-		for range messages { //nolint:revive // until the receiver is gone
+		for range messages { // until the receiver is gone
 		}
 	}()
 	out := &streamWriter{c: c, control: http.NewResponseController(c.recorder.ResponseWriter), events: c.wantsEvents, resume: c.route.resumeToken, encoder: g.encoder}

@@ -74,16 +74,16 @@ func (w *world) open(t *testing.T, path string, headers ...string) *events {
 // next gives the next event; false when the stream has ended.
 func (e *events) next() (event, bool) {
 	var ev event
-	any := false
+	some := false
 	for e.lines.Scan() {
 		line := e.lines.Text()
 		if line == "" {
-			if any {
+			if some {
 				return ev, true
 			}
 			continue
 		}
-		any = true
+		some = true
 		field, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
 		switch field {
@@ -96,12 +96,12 @@ func (e *events) next() (event, bool) {
 		case "":
 			ev.comment = ":" + value
 		case "retry":
-			any = ev != event{}
+			some = ev != event{}
 		default:
 			ev.name = "nonsense: " + line
 		}
 	}
-	return ev, any
+	return ev, some
 }
 
 const acceptEvents = "Accept: text/event-stream"

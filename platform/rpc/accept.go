@@ -143,7 +143,7 @@ func keyOf(ctx context.Context, m *method, msg proto.Message) (IdempotencyKey, e
 }
 
 func checkKey(key string) error {
-	problem := ""
+	var problem string
 	switch {
 	case key == "":
 		problem = "is missing; send a fresh UUID (over REST: the Idempotency-Key header) and the same one when you repeat the call"

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -26,7 +25,7 @@ func (nobody) Verify(context.Context, string) (auth.Caller, time.Time, error) {
 
 func newServer(t *testing.T, cfg Config) *Server {
 	t.Helper()
-	s, err := NewServer(cfg, Deps{Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Verifier: nobody{}})
+	s, err := NewServer(cfg, Deps{Log: slog.New(slog.DiscardHandler), Verifier: nobody{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ type call struct {
 	start  time.Time
 	id     identity
 	caller auth.Caller
-	ctx    context.Context // as the handler sees it, once it is admitted
+	ctx    context.Context //nolint:containedctx // as the handler sees it, once it is admitted; a call is as long-lived as its context
 	undo   []func()
 	room   [4]func()
 }
@@ -146,7 +146,7 @@ func (s *Server) openStream(c *call, key string, until time.Time) error {
 	}
 	ctx, cancel := context.WithDeadlineCause(c.ctx, end, cause)
 	c.undo = append(c.undo, cancel)
-	return s.tie(c, ctx)
+	return s.tie(ctx, c)
 }
 
 // probeEnd lets health checks pass; their streams live as long as the server.
@@ -155,11 +155,11 @@ func (s *Server) probeEnd(c *call) error {
 		s.deadline(c)
 		return nil
 	}
-	return s.tie(c, c.ctx)
+	return s.tie(c.ctx, c)
 }
 
 // tie ends the stream when the server stops.
-func (s *Server) tie(c *call, ctx context.Context) error {
+func (s *Server) tie(ctx context.Context, c *call) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	untie, ok := s.gate.tie(cancel)
 	if !ok {

@@ -249,7 +249,7 @@ func TestAStreamEndsWhenItsClientHasSaidAll(t *testing.T) {
 		wantNoError(t, s.CloseSend())
 		_, err = s.Recv()
 		wantNoError(t, err)
-		if _, err = s.Recv(); err != io.EOF {
+		if _, err = s.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -52,7 +52,7 @@ type receiver interface {
 }
 
 // open opens a stream and waits until its handler is at work.
-func open(t *testing.T, ctx context.Context, conn grpc.ClientConnInterface, talk bool) receiver {
+func open(ctx context.Context, t *testing.T, conn grpc.ClientConnInterface, talk bool) receiver {
 	t.Helper()
 	var s receiver
 	var err error
@@ -81,7 +81,7 @@ func TestStoppingEndsStreamsAndFinishesCalls(t *testing.T) {
 	var streams []receiver
 	conns := []grpc.ClientConnInterface{w.tcp, w.Conn(), w.dial(t, DialConfig{}), w.dial(t, DialConfig{})}
 	for i := range 500 {
-		streams = append(streams, open(t, ctx, conns[i%4], i%8 > 3))
+		streams = append(streams, open(ctx, t, conns[i%4], i%8 > 3))
 	}
 	if n := open500.Load(); n != 500 {
 		t.Fatalf("%d streams", n)
@@ -155,7 +155,7 @@ func TestStreamsEndWithAge(t *testing.T) {
 	n := w.watching()
 	w.everywhere(t, func(t *testing.T, conn grpc.ClientConnInterface) {
 		for _, talk := range []bool{false, true} {
-			_, err := open(t, w.as(t, alice), conn, talk).Recv()
+			_, err := open(w.as(t, alice), t, conn, talk).Recv()
 			wantError(t, err, errs.Unavailable, "STREAM_EXPIRED")
 		}
 	})
@@ -174,7 +174,7 @@ func TestStreamsEndWithTheirCallersCredentials(t *testing.T) {
 	w.watching()
 	w.everywhere(t, func(t *testing.T, conn grpc.ClientConnInterface) {
 		for _, talk := range []bool{false, true} {
-			_, err := open(t, w.as(t, alice), conn, talk).Recv()
+			_, err := open(w.as(t, alice), t, conn, talk).Recv()
 			wantError(t, err, errs.Unauthenticated, "TOKEN_EXPIRED")
 		}
 	})
@@ -187,7 +187,7 @@ func TestStreamsLeaveNothingBehind(t *testing.T) {
 	w.everywhere(t, func(t *testing.T, conn grpc.ClientConnInterface) {
 		for i := range 500 {
 			ctx, cancel := context.WithCancel(w.as(t, alice))
-			open(t, ctx, conn, i%2 == 0)
+			open(ctx, t, conn, i%2 == 0)
 			cancel()
 			if i%50 == 0 {
 				until(t, func() bool { return n.Load() == 0 })

@@ -125,13 +125,13 @@ func TestAUserHoldsABoundedNumberOfStreams(t *testing.T) {
 		}
 		return cancel, err
 	}
-	var close context.CancelFunc
+	var hangUp context.CancelFunc
 	for i, conn := range []grpc.ClientConnInterface{w.tcp, w.Conn(), w.dial(t, DialConfig{})} {
 		cancel, err := open(alice, conn)
 		wantNoError(t, err)
 		defer cancel()
 		if i == 0 {
-			close = cancel
+			hangUp = cancel
 		}
 	}
 	for _, conn := range []grpc.ClientConnInterface{w.tcp, w.Conn(), w.ConnAs("order")} {
@@ -143,7 +143,7 @@ func TestAUserHoldsABoundedNumberOfStreams(t *testing.T) {
 	defer cancel()
 	wantNoError(t, anyCall(w.as(t, alice), w.tcp, echov1.EchoService_Customers_FullMethodName))
 	// A stream that ended makes room, as soon as its handler has returned.
-	close()
+	hangUp()
 	until(t, func() bool {
 		cancel, err := open(alice, w.tcp)
 		t.Cleanup(cancel)

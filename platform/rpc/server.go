@@ -205,7 +205,6 @@ func (s *Server) options() []grpc.ServerOption {
 			Timeout:               20 * time.Second,
 		}),
 		grpc.NumStreamWorkers(64), // their stacks stay grown; more calls than that get goroutines of their own
-		grpc.SharedWriteBuffer(true),
 	}
 	if s.cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))

@@ -125,7 +125,7 @@ func inject(ctx context.Context) context.Context {
 }
 
 // incoming reads the metadata of a call without copying all of it.
-type incoming struct{ ctx context.Context }
+type incoming struct{ ctx context.Context } //nolint:containedctx // lives for one line, to read headers from the context
 
 func (c incoming) Get(key string) string {
 	if v := metadata.ValueFromIncomingContext(c.ctx, key); len(v) == 1 {

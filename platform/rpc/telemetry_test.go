@@ -73,7 +73,7 @@ func TestTheSpanOfAStreamEndsWithTheStream(t *testing.T) {
 	root, parent := tp.Tracer("test").Start(w.as(t, alice), "root")
 
 	ctx, cancel := context.WithCancel(root)
-	open(t, ctx, conn, false)
+	open(ctx, t, conn, false)
 	if n := len(r.Ended()); n != 0 {
 		t.Errorf("%d spans ended while the stream is open", n)
 	}

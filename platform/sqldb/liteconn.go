@@ -136,7 +136,7 @@ func (c *liteConn) one(ctx context.Context, sql string, dest ...any) error {
 	if err != nil {
 		return err
 	}
-	defer rows.close()
+	defer func() { _ = rows.close() }() // what it had to say, next said
 	ok, err := rows.next()
 	if err != nil {
 		return err

@@ -14,12 +14,12 @@ import (
 // the process ends, however it ends.
 type fileLock struct{ f *os.File }
 
-// lockHeld says that somebody else has the lock.
-type lockHeld struct{ pid string }
+// lockedError says that somebody else has the lock.
+type lockedError struct{ pid string }
 
-func (e *lockHeld) Error() string { return "locked by process " + e.pid }
+func (e *lockedError) Error() string { return "locked by process " + e.pid }
 
-// lockFile takes the lock or fails with *lockHeld. The file stays when the lock
+// lockFile takes the lock or fails with *lockedError. The file stays when the lock
 // goes, since removing it could leave two processes with a lock each.
 func lockFile(path string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -33,7 +33,7 @@ func lockFile(path string) (*fileLock, error) {
 		}
 		pid := make([]byte, 32)
 		n, _ := f.ReadAt(pid, 0)
-		return nil, &lockHeld{pid: strings.TrimSpace(string(pid[:n]))}
+		return nil, &lockedError{pid: strings.TrimSpace(string(pid[:n]))}
 	}
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // for the message only

@@ -13,12 +13,12 @@ import (
 // the process ends, however it ends.
 type fileLock struct{ f *os.File }
 
-// lockHeld says that somebody else has the lock.
-type lockHeld struct{ pid string }
+// lockedError says that somebody else has the lock.
+type lockedError struct{ pid string }
 
-func (e *lockHeld) Error() string { return "locked by another process" }
+func (e *lockedError) Error() string { return "locked by another process" }
 
-// lockFile takes the lock or fails with *lockHeld.
+// lockFile takes the lock or fails with *lockedError.
 func lockFile(path string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -28,7 +28,7 @@ func lockFile(path string) (*fileLock, error) {
 	if err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, new(windows.Overlapped)); err != nil {
 		defer f.Close()
 		if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-			return nil, &lockHeld{}
+			return nil, &lockedError{}
 		}
 		return nil, err
 	}

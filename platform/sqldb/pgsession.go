@@ -219,16 +219,16 @@ func (s *pgSession) pipeline(ctx context.Context, r *pgRun, mode runMode) error 
 		err := step.read(p, &callback)
 		if err != nil {
 			connStateOf(s.conn).forget(pc, err)
-			p.Close()
+			_ = p.Close() // after an error or by the callback's wish: the connection tells the rest
 			return s.failed(err, step, mode)
 		}
 		if callback != nil && mode == runSend {
-			p.Close()
+			_ = p.Close()
 			return callback
 		}
 	}
 	if _, err := p.GetResults(); err != nil { // the Sync: a deferred constraint fails here
-		p.Close()
+		_ = p.Close()
 		return s.failed(err, nil, mode)
 	}
 	if err := p.Close(); err != nil {

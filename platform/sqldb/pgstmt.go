@@ -95,7 +95,7 @@ func (st *connState) prepare(ctx context.Context, pc *pgconn.PgConn, sqls []stri
 	for {
 		got, err := p.GetResults()
 		if err != nil {
-			p.Close()
+			_ = p.Close()
 			return todo[min(done, len(todo)-1)], err
 		}
 		switch r := got.(type) {
@@ -134,7 +134,7 @@ func (st *connState) forget(pc *pgconn.PgConn, err error) {
 	if errors.As(err, &pe) && (pe.Code == "0A000" && strings.Contains(pe.Message, "cached plan") || pe.Code == "26000") {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		pc.Close(ctx)
+		_ = pc.Close(ctx)
 	}
 }
 

@@ -72,7 +72,7 @@ func openSQLite(ctx context.Context, cfg Config) (_ *sqlite, err error) {
 		return nil, err
 	}
 	if err := b.verify(ctx, w, crashed); err != nil {
-		w.close()
+		_ = w.close()
 		return nil, err
 	}
 	b.write <- w
@@ -109,7 +109,7 @@ func makeFile(path string) error {
 }
 
 func lockError(path string, err error) error {
-	var held *lockHeld
+	var held *lockedError
 	if !errors.As(err, &held) {
 		return errs.Wrap(err, errs.FailedPrecondition, "DATABASE_FILE", "the lock file of the database %s cannot be used", path)
 	}

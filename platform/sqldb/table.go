@@ -65,13 +65,12 @@ type multiSQL struct {
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-func quoteAll(names []string, prefix string) string {
+func quoteAll(names []string) string {
 	var b strings.Builder
 	for i, n := range names {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(prefix)
 		b.WriteString(quote(n))
 	}
 	return b.String()
@@ -167,7 +166,7 @@ func (f *tableSQL) returns(insert string, cols, more []string) string {
 	if s, ok := f.returning.Load(id); ok {
 		return s.(string)
 	}
-	s := insert + " RETURNING " + quoteAll(slices.Concat(cols, more), "")
+	s := insert + " RETURNING " + quoteAll(slices.Concat(cols, more))
 	f.returning.Store(id, s)
 	return s
 }
@@ -183,7 +182,7 @@ var arrayTypes = [...]string{Text: "text[]", Int: "bigint[]", Bytes: "bytea[]", 
 
 func (f *tableSQL) postgres() {
 	t := f.t
-	table, cols := quote(t.Name), quoteAll(t.names(), "")
+	table, cols := quote(t.Name), quoteAll(t.names())
 	arrays := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
 		arrays[i] = "$" + strconv.Itoa(i+1) + "::" + arrayTypes[c.Type]
@@ -193,7 +192,7 @@ func (f *tableSQL) postgres() {
 	if len(f.key) == 0 {
 		return
 	}
-	key := quoteAll(t.Key, "")
+	key := quoteAll(t.Key)
 	f.insertNew = f.insert + " ON CONFLICT (" + key + ") DO NOTHING RETURNING " + key
 	f.load = "SELECT " + cols + " FROM " + table + " WHERE " + quote(t.Key[0]) + " = ANY($1::text[]) ORDER BY " + quote(t.Key[0]) + ` COLLATE "C"`
 	f.loadLock = f.load + " FOR UPDATE"
@@ -217,7 +216,7 @@ func (f *tableSQL) postgres() {
 
 func (f *tableSQL) sqlite() {
 	t := f.t
-	table, cols := quote(t.Name), quoteAll(t.names(), "")
+	table, cols := quote(t.Name), quoteAll(t.names())
 	one := "(" + strings.Repeat("?, ", len(t.Columns)-1) + "?)"
 	head := "INSERT INTO " + table + " (" + cols + ") VALUES "
 	f.insert = head + one
@@ -227,7 +226,7 @@ func (f *tableSQL) sqlite() {
 	if len(f.key) == 0 {
 		return
 	}
-	key := quoteAll(t.Key, "")
+	key := quoteAll(t.Key)
 	conflict := " ON CONFLICT (" + key + ") DO NOTHING"
 	f.insertNew = f.insert + conflict
 	for i := range multiRows {

@@ -66,7 +66,7 @@ func TestAttributesNamedLikeSecretsAreHiddenInTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		log.Info("m", "Password", "s3cr3t", "refresh_token", "s3cr3t", "x-Authorization", "s3cr3t",
+		log.Info("m", "Password", "s3cr3t", "refresh_token", "s3cr3t", "x-Authorization", "s3cr3t", //nolint:sloglint // names in every spelling are hidden
 			slog.Group("user", "email", "s3cr3t"), "order_id", "visible", "tokens_left", 3)
 		got := b.String()
 		if strings.Contains(got, "s3cr3t") || !strings.Contains(got, "visible") || !strings.Contains(got, "3") {

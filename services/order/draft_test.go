@@ -1,6 +1,7 @@
 package order
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -122,7 +123,8 @@ func TestRequestsThatCannotBecomeOrdersAreRefused(t *testing.T) {
 			if errs.KindOf(err) != c.kind || errs.ReasonOf(err) != c.reason || err == nil {
 				t.Fatalf("got %v (%s, %s)", err, errs.KindOf(err), errs.ReasonOf(err))
 			}
-			if e := err.(*errs.Error); c.field != "" && (len(e.Fields) != 1 || e.Fields[0].Path != c.field) {
+			var e *errs.Error
+			if c.field != "" && (!errors.As(err, &e) || len(e.Fields) != 1 || e.Fields[0].Path != c.field) {
 				t.Errorf("names %v, want %s", e.Fields, c.field)
 			}
 		})
@@ -137,8 +139,8 @@ func TestAChangedTotalIsRefusedWithBothTotals(t *testing.T) {
 		t.Errorf("the expected total was refused: %v", err)
 	}
 	_, err := Price(req, wanted, quoted(wanted, eur(251)))
-	e, ok := err.(*errs.Error)
-	if !ok || e.Kind != errs.FailedPrecondition || e.Reason != "TOTAL_CHANGED" {
+	var e *errs.Error
+	if !errors.As(err, &e) || e.Kind != errs.FailedPrecondition || e.Reason != "TOTAL_CHANGED" {
 		t.Fatalf("got %v", err)
 	}
 	want := map[string]string{
@@ -161,8 +163,8 @@ func TestCardNumbersInAnAddressAreRefusedAndNotRepeated(t *testing.T) {
 		req := request(line("a", 1))
 		set(req.ShipTo)
 		_, err := Wanted(req)
-		e, ok := err.(*errs.Error)
-		if !ok || e.Kind != errs.Invalid || e.Reason != "CARD_NUMBER" || len(e.Fields) != 1 || e.Fields[0].Path != field {
+		var e *errs.Error
+		if !errors.As(err, &e) || e.Kind != errs.Invalid || e.Reason != "CARD_NUMBER" || len(e.Fields) != 1 || e.Fields[0].Path != field {
 			t.Errorf("%s: %v", field, err)
 		} else if strings.Contains(e.Error(), "4242") {
 			t.Errorf("%s: the error repeats the number: %v", field, err)

@@ -18,7 +18,6 @@ type books struct {
 	entries  map[[2]int64]int
 	reversed map[paymentv1.ReversalPurpose]*paymentv1.PaymentReversed
 	net      int64 // captured less paid back, by the provider's word
-	answers  int
 }
 
 // game plays one payment against a provider that answers late, twice, never or

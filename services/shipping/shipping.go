@@ -76,7 +76,7 @@ func (s State) Status() shippingv1.ShipmentStatus {
 func States() []State {
 	all := make([]State, stateCount)
 	for i := range all {
-		all[i] = State(i) //nolint:gosec // a handful
+		all[i] = State(i)
 	}
 	return all
 }

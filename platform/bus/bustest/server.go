@@ -62,7 +62,9 @@ func serve(dir string) error {
 		return errors.New("broker does not get ready")
 	}
 	_, addr, _ := strings.Cut(ns.ClientURL(), "127.0.0.1:")
-	fmt.Println(ready + addr)
+	if _, err := fmt.Fprintln(os.Stdout, ready+addr); err != nil { // read by who started us
+		return err
+	}
 	_, err = io.Copy(io.Discard, os.Stdin)
 	ns.Shutdown()
 	ns.WaitForShutdown()

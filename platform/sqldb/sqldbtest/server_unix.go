@@ -210,7 +210,7 @@ func reachable(dir string, uid int) bool {
 			return false
 		}
 		own := info.Sys().(*syscall.Stat_t).Uid == uint32(uid)
-		if m := info.Mode().Perm(); m&0o001 == 0 && !(own && m&0o100 != 0) {
+		if m := info.Mode().Perm(); m&0o001 == 0 && (!own || m&0o100 == 0) {
 			return false
 		}
 		up := filepath.Dir(dir)

@@ -2,6 +2,7 @@ package csvimport_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -107,8 +108,8 @@ func refused(t *testing.T, err error) []errs.Field {
 	if errs.ReasonOf(err) != "INVALID_CSV" || errs.KindOf(err) != errs.Invalid {
 		t.Fatalf("got %v of kind %s", err, errs.KindOf(err))
 	}
-	e, ok := err.(*errs.Error)
-	if !ok {
+	var e *errs.Error
+	if !errors.As(err, &e) {
 		t.Fatalf("got a %T", err)
 	}
 	return e.Fields

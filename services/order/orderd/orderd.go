@@ -46,7 +46,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	hub := watch.New(env.Bus, "order", env.Log)
 	orders := store.New(db)
 	s, err := saga.New(saga.Config{
-		Log: env.Log, Store: orders, Hub: hub, Meter: env.Meter,
+		Log: env.Log, DB: db, Store: orders, Hub: hub, Meter: env.Meter,
 		Quoter:    quoter{inventoryv1.NewInventoryServiceClient(env.Conn("order", "inventory"))},
 		Deadlines: order.Deadlines(cfg.Deadline), SweepEvery: cfg.SweepEvery,
 	})

@@ -264,9 +264,9 @@ func readPassword(in io.Reader, prompt io.Writer) (string, error) {
 	if p := os.Getenv("WAYBILL_PASSWORD"); p != "" {
 		return p, nil
 	}
-	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor fits an int
+	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprint(prompt, "Password: ")
-		p, err := term.ReadPassword(int(f.Fd())) //nolint:gosec // as above
+		p, err := term.ReadPassword(int(f.Fd()))
 		fmt.Fprintln(prompt)
 		return string(p), err
 	}

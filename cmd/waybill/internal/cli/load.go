@@ -205,7 +205,7 @@ func (o *loadOptions) stock(ctx context.Context, conn grpc.ClientConnInterface, 
 	rows := make([]*inventoryv1.ImportProductsRequest, o.products)
 	for i := range rows {
 		rows[i] = &inventoryv1.ImportProductsRequest{
-			LineNumber: int32(i + 2), Sku: fmt.Sprintf("%s-%04d", run, i), Name: fmt.Sprintf("Load product %d", i), Category: "load", //nolint:gosec // a few hundred
+			LineNumber: int32(i + 2), Sku: fmt.Sprintf("%s-%04d", run, i), Name: fmt.Sprintf("Load product %d", i), Category: "load",
 			Price: &typev1.Money{MinorUnits: int64(500 + i), CurrencyCode: "EUR"}, InitialStock: 1_000_000_000,
 		}
 	}

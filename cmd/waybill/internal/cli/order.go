@@ -58,7 +58,7 @@ tok_declined, tok_capture_fails, or --region AQ, where no carrier goes.`,
 						return &usageError{fmt.Errorf("--line %s: the quantity is no whole number", l)}
 					}
 				}
-				req.Lines = append(req.Lines, &orderv1.CreateOrderLine{ProductId: id, Quantity: int32(n)}) //nolint:gosec // parsed with 32 bits
+				req.Lines = append(req.Lines, &orderv1.CreateOrderLine{ProductId: id, Quantity: int32(n)})
 			}
 			order, err := c.orders().CreateOrder(ctx, req)
 			if err != nil {
@@ -104,7 +104,7 @@ func (c *client) orderList() *cobra.Command {
 		Example: `  waybill order list --filter 'status = "CANCELLED"'`,
 		RunE: c.run(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 			all := &orderv1.ListOrdersResponse{}
-			req := &orderv1.ListOrdersRequest{PageSize: int32(min(limit, 100)), Filter: filter, OrderBy: orderBy} //nolint:gosec // at most 100
+			req := &orderv1.ListOrdersRequest{PageSize: int32(min(limit, 100)), Filter: filter, OrderBy: orderBy}
 			for {
 				page, err := c.orders().ListOrders(ctx, req)
 				if err != nil {

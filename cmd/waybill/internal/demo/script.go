@@ -82,7 +82,7 @@ func (s scene) request(d *demo, n int) *orderv1.CreateOrderRequest {
 	}
 	for i := range 1 + n%3 {
 		p := d.products[(n*7+i*13)%len(d.products)]
-		req.Lines = append(req.Lines, &orderv1.CreateOrderLine{ProductId: p.GetProductId(), Quantity: int32(1 + (n+i)%2)}) //nolint:gosec // 1 or 2
+		req.Lines = append(req.Lines, &orderv1.CreateOrderLine{ProductId: p.GetProductId(), Quantity: int32(1 + (n+i)%2)})
 	}
 	return req
 }

@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
@@ -25,31 +24,17 @@ const Name = "auth"
 // forgetAfter is how long a session is kept after its end.
 const forgetAfter = 24 * time.Hour
 
-// effectRedact is the kind of the call that takes a person out of events.
-const effectRedact = "redact events"
-
-// person is the payload of effectRedact.
-type person struct {
-	UserID string `json:"user_id"`
-}
-
 // Machine gives all that the auth service reacts to. Every so often it looks what
 // time demands.
 func Machine(db *sqldb.DB, s *store.Store, box *keys.Box, rotation auth.Rotation, every time.Duration) *react.Machine {
 	m := react.NewMachine(Name)
+	react.Redacting(m, db)
 
 	react.On(m, func(v *react.View, e *userv1.UserErased) []react.Ref {
 		return everything(v, e.GetUserId())
 	}, func(v *react.View, e *userv1.UserErased) error {
 		return erase(v, e.GetUserId())
 	})
-
-	react.OnEffect(m, effectRedact,
-		func(ctx context.Context, _ react.Call, in person) (bool, error) {
-			return true, outbox.Redact(ctx, db, in.UserID)
-		},
-		func(*react.View, person) []react.Ref { return nil },
-		func(*react.View, person, bool) error { return nil })
 
 	react.Every(m, react.Sweep{
 		Name:  "turn the key ring",
@@ -126,7 +111,7 @@ func erase(v *react.View, userID string) error {
 			store.Sessions.Put(v, id, s.Erase(v.Now()))
 		}
 	}
-	v.Effect(effectRedact, store.Accounts.Ref(userID), person{UserID: userID}, react.After(time.Second)) // when they are published
+	react.Redact(v, store.Accounts.Ref(userID))
 	return nil
 }
 

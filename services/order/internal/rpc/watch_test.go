@@ -328,9 +328,9 @@ func TestAStreamFollowsABoundedNumberOfOrders(t *testing.T) {
 
 func TestAThousandOrdersMayBeAddedAtOnce(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
-		ids := make([]string, 999)
-		for i := range ids {
-			ids[i] = uuid.NewString()
+		var ids []string
+		for range 999 {
+			ids = append(ids, uuid.NewString())
 		}
 		mine := w.Place("u1").GetOrderId()
 		s := watchOrders(t, w, "u1")

@@ -75,7 +75,7 @@ func (s *Server) WatchOrders(stream grpc.BidiStreamingServer[orderv1.WatchOrders
 // many is one stream of WatchOrders. One goroutine owns it.
 type many struct {
 	s      *Server
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // of the stream, which is what this is
 	owner  string
 	stream grpc.ServerStreamingServer[orderv1.WatchOrdersResponse]
 	sub    *watch.Subscription

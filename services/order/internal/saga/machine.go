@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/watch"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
@@ -37,9 +38,10 @@ type Quoter interface {
 	Quote(ctx context.Context, req *inventoryv1.QuoteRequest) (*inventoryv1.QuoteResponse, error)
 }
 
-// Config is what a Saga needs. Log, Store and Quoter are required.
+// Config is what a Saga needs. Log, DB, Store and Quoter are required.
 type Config struct {
 	Log        *slog.Logger
+	DB         *sqldb.DB // holds the events to clean when a user is erased
 	Store      *store.Store
 	Quoter     Quoter
 	Hub        *watch.Hub      // nil: nobody watches
@@ -73,6 +75,7 @@ func New(cfg Config) (*Saga, error) {
 		return nil, err
 	}
 	s := &Saga{cfg: cfg, machine: react.NewMachine("order"), metrics: m}
+	react.Redacting(s.machine, cfg.DB)
 	s.hear()
 	s.watchClock()
 	s.eraseUsers()
@@ -210,6 +213,7 @@ func (s *Saga) erase(v *react.View, id string) error {
 	}
 	d.ShipTo = nil
 	store.Details.Put(v, id, d)
+	react.Redact(v, store.Orders.Ref(id)) // the events about it hold the address too
 	_, err := s.apply(v, id, o, order.Input{Message: order.UserErased, Detail: "the address was erased"})
 	return err
 }

@@ -274,6 +274,12 @@ func TestErasedUsersLeaveNoAddressBehind(t *testing.T) {
 				t.Errorf("the entry: %v", e)
 			}
 		}
+		for id, kept := range map[string]bool{ended: false, running: false, other: true} {
+			w.Eventually("the event that held the address is clean, if it is to be", func() bool {
+				var e orderv1.OrderPlaced
+				return w.Emitted(id, &e) && (e.GetShipTo() != nil) == kept
+			})
+		}
 		if w.Get(other).GetShipTo() == nil {
 			t.Error("somebody else's address is gone, too")
 		}

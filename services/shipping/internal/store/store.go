@@ -117,7 +117,7 @@ func scan(r sqldb.Scanner, meta ...any) (shipping.Shipment, error) {
 		return s, err
 	}
 	s.OrderID = *meta[0].(*string)
-	s.State = shipping.State(state) //nolint:gosec // written by row
+	s.State = shipping.State(state)
 	s.Placed, s.Paid, s.Undo, s.Booked, s.LostLate = flags&flagPlaced != 0, flags&flagPaid != 0, flags&flagUndo != 0, flags&flagBooked != 0, flags&flagLostLate != 0
 	s.ID, s.Tracking, s.BookedAt, s.ReturnAt = sqldb.OrZero(id), sqldb.OrZero(tracking), sqldb.OrZero(booked), sqldb.OrZero(returned)
 	if address != nil {

@@ -5,13 +5,11 @@ package saga
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/errs"
-	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
@@ -24,17 +22,10 @@ import (
 // Name is the service's name: in streams, subjects and the names of consumers.
 const Name = "user"
 
-// effectRedact is the kind of the call that takes a person out of events.
-const effectRedact = "redact events"
-
-// person is the payload of effectRedact.
-type person struct {
-	UserID string `json:"user_id"`
-}
-
 // Machine gives all that the user service reacts to.
 func Machine(db *sqldb.DB) *react.Machine {
 	m := react.NewMachine(Name)
+	react.Redacting(m, db)
 
 	react.On(m, func(_ *react.View, e *authv1.UserRegistered) []react.Ref {
 		return profile(e.GetUserId())
@@ -66,13 +57,6 @@ func Machine(db *sqldb.DB) *react.Machine {
 		}
 		return nil
 	})
-
-	react.OnEffect(m, effectRedact,
-		func(ctx context.Context, _ react.Call, in person) (bool, error) {
-			return true, outbox.Redact(ctx, db, in.UserID)
-		},
-		func(*react.View, person) []react.Ref { return nil },
-		func(*react.View, person, bool) error { return nil })
 	return m
 }
 
@@ -144,7 +128,7 @@ func (c *Commands) Erase(ctx context.Context, caller auth.Caller, req *userv1.De
 		}
 		store.Users.Put(v, id, p.Erase(v.Now()))
 		v.Emit(store.Users.Ref(id), &userv1.UserErased{UserId: id, ErasedAt: timestamppb.New(v.Now())})
-		v.Effect(effectRedact, store.Users.Ref(id), person{UserID: id}, react.After(time.Second)) // when they are published
+		react.Redact(v, store.Users.Ref(id))
 		return &userv1.DeleteUserResponse{}, nil
 	})
 }
