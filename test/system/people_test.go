@@ -173,6 +173,9 @@ func (w *world) scan(t *testing.T, o *orderv1.Order, kinds ...shippingv1.ScanKin
 
 func (w *world) report(t *testing.T, o *orderv1.Order, kinds ...shippingv1.ScanKind) *shippingv1.ReportScansResponse {
 	t.Helper()
+	if o.GetTrackingNumber() == "" {
+		t.Fatalf("a parcel without a number is not scanned: %v", o)
+	}
 	s, err := shippingv1.NewShippingServiceClient(w.conn).ReportScans(w.admin.as(soon(t)))
 	must(t, err)
 	for _, k := range kinds {
