@@ -15,9 +15,12 @@ import (
 
 // logFailure writes the one line of a failed call. What a caller did wrong is
 // told by its reason alone: messages may quote the request.
-func (s *Server) logFailure(c *call, e *errs.Error, took time.Duration, trace, stack string) {
+func (s *Server) logFailure(c *call, e *errs.Error, took time.Duration, traceID, stack string) {
 	level := slog.LevelWarn
-	more := []slog.Attr{slog.String("reason", e.Reason), slog.String("trace_id", trace)}
+	more := []slog.Attr{slog.String("reason", e.Reason)}
+	if !trace.SpanContextFromContext(c.ctx).IsValid() { // else the log adds it
+		more = append(more, slog.String("trace_id", traceID))
+	}
 	switch e.Kind {
 	case errs.Internal:
 		level = slog.LevelError
