@@ -80,6 +80,7 @@ type Relay struct {
 	leader   time.Time         // until when the lease is ours
 	marked   []int64           // rows the broker has acknowledged, to be marked
 	recent   [2]map[int64]bool // rows marked lately, two generations
+	tail     tail
 }
 
 type ack struct {
@@ -103,6 +104,7 @@ func NewRelay(cfg Config) *Relay {
 		taken:  map[int64]bool{},
 		behind: true, // what a former process left behind
 		recent: [2]map[int64]bool{{}, {}},
+		tail:   tail{answers: make(chan bus.StreamInfo, 1)},
 	}
 }
 
@@ -112,8 +114,10 @@ func (r *Relay) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for committed events of other replicas: %w", err)
 	}
+	stopDoubts := r.doubt()
 	go func() {
 		defer close(r.done)
+		defer stopDoubts()
 		defer stop()
 		r.run(context.WithoutCancel(ctx))
 	}()
@@ -157,12 +161,20 @@ func (r *Relay) run(ctx context.Context) {
 	defer tick.Stop()
 	r.renew(ctx)
 	defer r.resign(ctx)
+	asking, stopAsking := context.WithCancel(ctx)
+	defer stopAsking()
 	quit := r.quit
 	var deadline, mark <-chan time.Time
 	for {
 		feed := r.feed
 		if r.inFlight >= window {
 			feed = nil // wait for acknowledgements
+		}
+		if r.tail.suspect.Swap(false) {
+			r.tail.good = false
+		}
+		if !r.tail.good && quit != nil && r.leads() {
+			r.ask(asking)
 		}
 		if r.behind && r.inFlight <= window/2 && !r.cfg.Now().Before(r.notUntil) {
 			r.scan(ctx, 0)
@@ -186,6 +198,8 @@ func (r *Relay) run(ctx context.Context) {
 		case <-mark:
 			mark = nil
 			r.flush(ctx)
+		case info := <-r.tail.answers:
+			r.answered(ctx, info)
 		case <-r.wake:
 			r.behind = true
 		case <-tick.C:
@@ -214,6 +228,9 @@ func (r *Relay) take(events []*Event) {
 	if len(events) > window {
 		// More than there is room for acknowledgements: while all of them are being
 		// sent nobody would take the answers, and the bus would stand still.
+		r.behind = true
+	}
+	if !r.tail.good {
 		r.behind = true
 	}
 	if r.behind {
@@ -262,6 +279,7 @@ func (r *Relay) settle(a ack) {
 	id := a.event.AggregateID
 	queue := r.flying[id][1:]
 	if a.err != nil {
+		r.tail.good = false
 		delete(r.taken, a.event.Seq)
 		for _, e := range queue {
 			delete(r.taken, e.Seq)
@@ -276,6 +294,7 @@ func (r *Relay) settle(a ack) {
 		return
 	}
 	r.pause = 0
+	r.tail.top = max(r.tail.top, a.seq)
 	r.marked = append(r.marked, a.event.Seq)
 	if len(queue) == 0 {
 		delete(r.flying, id)
@@ -306,6 +325,7 @@ func (r *Relay) flush(ctx context.Context) {
 		b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i], r.marked[j])
 		i = j + 1
 	}
+	r.saveTail(&b)
 	tx, err := r.cfg.DB.Begin(ctx)
 	if err == nil {
 		err = tx.Commit(ctx, &b)
@@ -321,6 +341,7 @@ func (r *Relay) flush(ctx context.Context) {
 		r.recent[0][seq] = true
 	}
 	r.marked = r.marked[:0]
+	r.tail.saved = r.tail.top
 }
 
 const selectPending = `
@@ -336,6 +357,10 @@ const selectPending = `
 func (r *Relay) scan(ctx context.Context, age time.Duration) {
 	if !r.leads() {
 		r.behind = false // the leader scans
+		return
+	}
+	if !r.tail.good {
+		r.behind = true
 		return
 	}
 	for {

@@ -173,28 +173,34 @@ func TestEveryAcceptedOrderEndsThoughTheServerIsKilledTenTimes(t *testing.T) {
 
 func TestOrdersEndThoughTheStreamsAreLost(t *testing.T) {
 	t.Parallel()
-	data, env := t.TempDir(), settings(t)
-	s := serve(t, env, "--data", data)
-	p := s.open()
-	r := newRush()
-	enough := r.until(40)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	wait := r.run(ctx, s, p)
-	<-enough
-	s.kill()
-	stop()
-	wait()
-	if err := os.RemoveAll(filepath.Join(data, "nats")); err != nil {
-		t.Fatal(err)
-	}
-	s = serve(t, env, "--data", data)
-	r.settle(t, s, p)
-	s.awaitOver(p, r.all(), time.Minute)
-	if code := s.terminate(); code != 0 {
-		t.Errorf("exit code %d, want 0\n%s", code, s.log.tail(20))
-	}
-	balance(t, nil, data)
+	eachDatabase(t, func(t *testing.T, data string, db []string) {
+		args := []string{"--data", data}
+		for _, d := range db {
+			args = append(args, "--db", d)
+		}
+		env := settings(t)
+		s := serve(t, env, args...)
+		p := s.open()
+		r := newRush()
+		enough := r.until(40)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		wait := r.run(ctx, s, p)
+		<-enough
+		s.kill()
+		stop()
+		wait()
+		if err := os.RemoveAll(filepath.Join(data, "nats")); err != nil {
+			t.Fatal(err)
+		}
+		s = serve(t, env, args...)
+		r.settle(t, s, p)
+		s.awaitOver(p, r.all(), time.Minute)
+		if code := s.terminate(); code != 0 {
+			t.Errorf("exit code %d, want 0\n%s", code, s.log.tail(20))
+		}
+		balance(t, db, data)
+	})
 }
 
 func TestSIGTERMFinishesWhatIsUnderWayAndExitsWithZero(t *testing.T) {

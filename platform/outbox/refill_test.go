@@ -1,0 +1,169 @@
+package outbox_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/sqldb"
+	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
+)
+
+func TestWhatAStreamLosesIsPublishedAgain(t *testing.T) {
+	for name, lose := range map[string]func(*forgetful){
+		"its tail, while nobody looked": func(b *forgetful) { b.ids = b.ids[:len(b.ids)-3] },
+		"all of it": func(b *forgetful) {
+			b.ids, b.created = nil, b.created.Add(time.Hour)
+		},
+		"all of it, and more was published since": func(b *forgetful) {
+			b.ids, b.created = []string{"x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12"}, b.created.Add(time.Hour)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+				db := open("refill", sqldbtest.Migration{Name: "platform", FS: react.Migrations()})
+				b := &forgetful{created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+				for i := range 10 {
+					store(t, db, fmt.Sprintf("e%d", i), fmt.Sprintf("u%d", i), 1, &authv1.UserRegistered{UserId: "u"})
+				}
+				relayUntil(t, db, b, func() bool { return b.has(10) && pendingRows(t, db) == 0 })
+
+				b.mu.Lock()
+				lose(b)
+				b.mu.Unlock()
+				store(t, db, "later", "u-later", 1, &authv1.UserRegistered{UserId: "u"})
+				relayUntil(t, db, b, func() bool {
+					for i := range 10 {
+						if !b.holds(fmt.Sprintf("e%d", i)) {
+							return false
+						}
+					}
+					return b.holds("later") && pendingRows(t, db) == 0
+				})
+
+				// Now all is well, and nothing is published for a third time.
+				published := b.count()
+				store(t, db, "last", "u-last", 1, &authv1.UserRegistered{UserId: "u"})
+				relayUntil(t, db, b, func() bool { return b.holds("last") && pendingRows(t, db) == 0 })
+				if again := b.count() - published; again != 1 {
+					t.Errorf("%d events were published for one", again)
+				}
+			})
+		})
+	}
+}
+
+func TestNothingIsPublishedBeforeTheStreamWasLookedAt(t *testing.T) {
+	db := sqldbtest.SQLite(t)("refill", sqldbtest.Migration{Name: "platform", FS: react.Migrations()})
+	b := &forgetful{away: true}
+	store(t, db, "e1", "u1", 1, &authv1.UserRegistered{UserId: "u"})
+	relayUntil(t, db, b, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.asked < 3 {
+			return false
+		}
+		if len(b.ids) > 0 {
+			t.Error("an event was published to a stream nobody knows")
+		}
+		b.away = false
+		return true
+	})
+	relayUntil(t, db, b, func() bool { return b.holds("e1") })
+}
+
+// relayUntil runs a relay until the condition holds.
+func relayUntil(t *testing.T, db *sqldb.DB, b *forgetful, holds func() bool) {
+	t.Helper()
+	r := outbox.NewRelay(outbox.Config{Service: "auth", Owner: "test", DB: db, Bus: b, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err := r.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(20 * time.Second)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("not in time; the stream holds %v", b.ids)
+		}
+	}
+}
+
+func pendingRows(t *testing.T, db *sqldb.DB) (n int64) {
+	t.Helper()
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox_pending`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// forgetful is a bus whose stream can lose what it has acknowledged.
+type forgetful struct {
+	mu      sync.Mutex
+	created time.Time
+	ids     []string
+	total   int
+	asked   int
+	away    bool
+}
+
+// PublishAsync implements outbox.Publisher.
+func (b *forgetful) PublishAsync(_ string, m bus.Msg, done func(uint64, error)) {
+	b.mu.Lock()
+	b.ids = append(b.ids, m.ID)
+	b.total++
+	seq := uint64(len(b.ids))
+	b.mu.Unlock()
+	go done(seq, nil)
+}
+
+// Notify implements outbox.Notifier.
+func (b *forgetful) Notify(string, []byte) error { return nil }
+
+// Listen implements outbox.Notifier.
+func (b *forgetful) Listen(string, func([]byte)) (func(), error) { return func() {}, nil }
+
+// StreamInfo implements outbox.Inspector.
+func (b *forgetful) StreamInfo(context.Context, string) (bus.StreamInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked++
+	if b.away {
+		return bus.StreamInfo{}, errs.E(errs.NotFound, "", "no stream")
+	}
+	return bus.StreamInfo{Created: b.created, LastSeq: uint64(len(b.ids))}, nil
+}
+
+func (b *forgetful) has(n int) bool { return b.count() >= n }
+
+func (b *forgetful) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total
+}
+
+func (b *forgetful) holds(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, have := range b.ids {
+		if have == id {
+			return true
+		}
+	}
+	return false
+}
