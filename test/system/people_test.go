@@ -3,6 +3,7 @@ package system_test
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -171,10 +172,12 @@ func (w *world) scan(t *testing.T, o *orderv1.Order, kinds ...shippingv1.ScanKin
 	}
 }
 
+var trackingNumber = regexp.MustCompile(`^WB[0-9A-F]{16}$`)
+
 func (w *world) report(t *testing.T, o *orderv1.Order, kinds ...shippingv1.ScanKind) *shippingv1.ReportScansResponse {
 	t.Helper()
-	if o.GetTrackingNumber() == "" {
-		t.Fatalf("a parcel without a number is not scanned: %v", o)
+	if !trackingNumber.MatchString(o.GetTrackingNumber()) {
+		t.Fatalf("the parcel has no good number: %v", o)
 	}
 	s, err := shippingv1.NewShippingServiceClient(w.conn).ReportScans(w.admin.as(soon(t)))
 	must(t, err)

@@ -210,6 +210,46 @@ func TestEventsThatAreCutGoOnWithoutAGap(t *testing.T) {
 	}
 }
 
+// TestWhoeverHearsOfAChangeCanReadIt asks for each order right after every event of
+// it, while other streams on it are opened and cut all the time.
+func TestWhoeverHearsOfAChangeCanReadIt(t *testing.T) {
+	t.Parallel()
+	w := desk.get(t)
+	u, p := w.customer(t), w.product(t, euro(100), 1000)
+	orders := orderv1.NewOrderServiceClient(w.conn)
+	ctx := u.as(soon(t))
+	var all sync.WaitGroup
+	for range 40 {
+		all.Go(func() {
+			o, err := orders.CreateOrder(ctx, keyed(cart(p, 1, "tok_ok")).(*orderv1.CreateOrderRequest))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			token := ""
+			for status := o.GetStatus(); status != orderv1.OrderStatus_ORDER_STATUS_SCHEDULED; {
+				short, cut := context.WithCancel(ctx)
+				s, err := orders.WatchOrder(short, &orderv1.WatchOrderRequest{OrderId: o.GetOrderId(), ResumeToken: token})
+				var m *orderv1.WatchOrderResponse
+				if err == nil {
+					m, err = s.Recv()
+				}
+				cut()
+				if err != nil {
+					t.Errorf("watch: %v", err)
+					return
+				}
+				token, status = m.GetResumeToken(), m.GetOrder().GetStatus()
+				now, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: o.GetOrderId()})
+				if err != nil || now.GetVersion() < m.GetOrder().GetVersion() || now.GetVersion() < m.GetEntry().GetSequence() {
+					t.Errorf("after hearing %v one reads %v, %v", m, now, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestOneStreamWatchesOrdersThatComeAndGo(t *testing.T) {
 	t.Parallel()
 	w := desk.get(t)
