@@ -7,7 +7,7 @@ import "context"
 // A Key names one write of one caller. Requests with the same Caller, Method and
 // Key are the same write; their Fingerprint must agree, and all get one answer.
 type Key struct {
-	Caller      string // user id, or "service:<name>"
+	Caller      string // "user:<id>", "service:<name>" or "anonymous"
 	Method      string // full gRPC method, "/waybill.order.v1.OrderService/CreateOrder"
 	Value       string // what the caller sent: request_id or the Idempotency-Key header
 	Fingerprint []byte // hash of the request without its request_id

@@ -14,35 +14,8 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/errs"
-	idem "github.com/waybill-dev/waybill/platform/idempotency"
+	"github.com/waybill-dev/waybill/platform/idempotency"
 )
-
-// An IdempotencyKey names a call that its caller may make again: the same caller
-// with the same key means the same call. With the same Fingerprint it gets the
-// same answer, with another one the key was used twice.
-type IdempotencyKey struct {
-	Caller      string // who says so: keys of different callers never meet
-	Method      string // "/waybill.order.v1.OrderService/CreateOrder"
-	Key         string // the caller's request_id
-	Fingerprint []byte // SHA-256 of the request without request_id
-}
-
-type idempotencyKey struct{}
-
-// Idempotency gives the key of a call to a method that the contract calls KEYED;
-// false for all others.
-func Idempotency(ctx context.Context) (IdempotencyKey, bool) {
-	k, ok := ctx.Value(idempotencyKey{}).(IdempotencyKey)
-	return k, ok
-}
-
-// WithIdempotency gives a context as handlers of KEYED methods get it, for tests
-// and for work that did not arrive as a call.
-func WithIdempotency(ctx context.Context, k IdempotencyKey) context.Context {
-	ctx = context.WithValue(ctx, idempotencyKey{}, k)
-	// The transaction that stores the answer finds the key here.
-	return idem.NewContext(ctx, idem.Key{Caller: k.Caller, Method: k.Method, Value: k.Key, Fingerprint: k.Fingerprint})
-}
 
 // accept looks at a decoded request: the last part of the chain.
 func (s *Server) accept(ctx context.Context, m *method, req any) (context.Context, error) {
@@ -58,7 +31,7 @@ func (s *Server) accept(ctx context.Context, m *method, req any) (context.Contex
 		if err != nil {
 			return ctx, err
 		}
-		ctx = WithIdempotency(ctx, k)
+		ctx = idempotency.NewContext(ctx, k) // for the transaction that stores the answer
 	}
 	return ctx, s.validate(msg)
 }
@@ -125,21 +98,21 @@ func (s *Server) tryRules(inputs map[protoreflect.FullName]protoreflect.MessageD
 	return nil
 }
 
-func keyOf(ctx context.Context, m *method, msg proto.Message) (IdempotencyKey, error) {
+func keyOf(ctx context.Context, m *method, msg proto.Message) (idempotency.Key, error) {
 	r := msg.ProtoReflect()
 	key := r.Get(m.keyed).String()
 	if err := checkKey(key); err != nil {
-		return IdempotencyKey{}, err
+		return idempotency.Key{}, err
 	}
 	// The request is ours alone here, so it can do without its id for a moment.
 	r.Clear(m.keyed)
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(msg)
 	r.Set(m.keyed, protoreflect.ValueOfString(key))
 	if err != nil {
-		return IdempotencyKey{}, fmt.Errorf("fingerprint: %w", err)
+		return idempotency.Key{}, fmt.Errorf("fingerprint: %w", err)
 	}
 	sum := sha256.Sum256(b)
-	return IdempotencyKey{Caller: callerName(ctx), Method: m.name, Key: key, Fingerprint: sum[:]}, nil
+	return idempotency.Key{Caller: callerName(ctx), Method: m.name, Value: key, Fingerprint: sum[:]}, nil
 }
 
 func checkKey(key string) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/rpc/internal/echov1"
 )
 
@@ -164,9 +165,9 @@ func until(t *testing.T, ok func() bool) {
 
 func TestKeyedCallsTellWhatTheyAre(t *testing.T) {
 	w := newWorld(t)
-	var got []IdempotencyKey
+	var got []idempotency.Key
 	w.echo.unary = func(ctx context.Context, m *echov1.Message) (*echov1.Message, error) {
-		k, ok := Idempotency(ctx)
+		k, ok := idempotency.FromContext(ctx)
 		if ok {
 			got = append(got, k)
 		}
@@ -174,7 +175,7 @@ func TestKeyedCallsTellWhatTheyAre(t *testing.T) {
 	}
 	w.everywhere(t, func(t *testing.T, conn grpc.ClientConnInterface) {
 		got = nil
-		write := func(ctx context.Context, id, name string) IdempotencyKey {
+		write := func(ctx context.Context, id, name string) idempotency.Key {
 			t.Helper()
 			n := len(got)
 			m := product()
@@ -186,11 +187,11 @@ func TestKeyedCallsTellWhatTheyAre(t *testing.T) {
 			}
 			return got[n]
 		}
-		same := func(a, b IdempotencyKey) bool {
-			return a.Caller == b.Caller && a.Method == b.Method && a.Key == b.Key && string(a.Fingerprint) == string(b.Fingerprint)
+		same := func(a, b idempotency.Key) bool {
+			return a.Caller == b.Caller && a.Method == b.Method && a.Value == b.Value && string(a.Fingerprint) == string(b.Fingerprint)
 		}
 		first := write(w.as(t, alice), "r1", "x")
-		if first.Caller != "user:u-alice" || first.Method != echov1.EchoService_Write_FullMethodName || first.Key != "r1" {
+		if first.Caller != "user:u-alice" || first.Method != echov1.EchoService_Write_FullMethodName || first.Value != "r1" {
 			t.Errorf("got %+v", first)
 		}
 		for range 20 { // maps have no order; fingerprints must not depend on it
