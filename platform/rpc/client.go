@@ -221,7 +221,7 @@ func repeatable(md protoreflect.MethodDescriptor) bool {
 	if !proto.HasExtension(md.Options(), optionsv1.E_Idempotency) || md.IsStreamingClient() {
 		return false
 	}
-	switch idempotency(md) {
+	switch idempotencyOf(md) {
 	case optionsv1.Idempotency_IDEMPOTENCY_READ, optionsv1.Idempotency_IDEMPOTENCY_IDEMPOTENT, optionsv1.Idempotency_IDEMPOTENCY_KEYED:
 		return true
 	}

@@ -124,7 +124,7 @@ func newMethod(service string, md protoreflect.MethodDescriptor) (*method, error
 	if m.access, err = accessOf(md); err != nil {
 		return nil, err
 	}
-	switch idempotency(md) {
+	switch idempotencyOf(md) {
 	case optionsv1.Idempotency_IDEMPOTENCY_UNSPECIFIED:
 		return nil, errors.New("the contract does not say what a repeated call does (option idempotency)")
 	case optionsv1.Idempotency_IDEMPOTENCY_KEYED:
@@ -156,6 +156,6 @@ func accessOf(md protoreflect.MethodDescriptor) (access, error) {
 	return a, nil
 }
 
-func idempotency(md protoreflect.MethodDescriptor) optionsv1.Idempotency {
+func idempotencyOf(md protoreflect.MethodDescriptor) optionsv1.Idempotency {
 	return proto.GetExtension(md.Options(), optionsv1.E_Idempotency).(optionsv1.Idempotency)
 }
