@@ -286,7 +286,7 @@ func TestFloodsEndTheirConnectionAndNoOther(t *testing.T) {
 		c := w.raw(t)
 		go func() {
 			for range 10_000 {
-				if c.framer.WritePing(false, [8]byte{}) != nil {
+				if c.ping() != nil {
 					return
 				}
 			}
@@ -301,7 +301,7 @@ func TestFloodsEndTheirConnectionAndNoOther(t *testing.T) {
 		go func() { done <- c.answer(1 << 30) }()
 		for range 10_000 {
 			id := c.open(getProduct)
-			if c.framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
+			if c.reset(id) != nil {
 				break
 			}
 		}

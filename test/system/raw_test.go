@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type rawConn struct {
 	enc    *hpack.Encoder
 	buf    bytes.Buffer
 	next   uint32
+	write  sync.Mutex // answers are awaited while others still write
 }
 
 func (w *world) raw(t *testing.T) *rawConn {
@@ -65,6 +67,8 @@ func (w *world) raw(t *testing.T) *rawConn {
 // open begins a call; extra are more headers, or others for the usual ones.
 // Errors of the connection show when the answer is read.
 func (c *rawConn) open(path string, extra ...string) uint32 {
+	c.write.Lock()
+	defer c.write.Unlock()
 	c.buf.Reset()
 	replaced := map[string]bool{}
 	for i := 0; i < len(extra); i += 2 {
@@ -94,6 +98,8 @@ func (c *rawConn) open(path string, extra ...string) uint32 {
 
 // message sends one message and ends the request.
 func (c *rawConn) message(id uint32, compressed byte, body []byte) {
+	c.write.Lock()
+	defer c.write.Unlock()
 	m := binary.BigEndian.AppendUint32([]byte{compressed}, uint32(len(body)))
 	_ = c.framer.WriteData(id, true, append(m, body...))
 }
@@ -109,7 +115,9 @@ func (c *rawConn) answer(id uint32) string {
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
+				c.write.Lock()
 				_ = c.framer.WriteSettingsAck()
+				c.write.Unlock()
 			}
 		case *http2.GoAwayFrame:
 			return "goaway " + f.ErrCode.String()
@@ -131,6 +139,19 @@ func (c *rawConn) answer(id uint32) string {
 			}
 		}
 	}
+}
+
+// ping and reset send one frame each; an error means that the server is gone.
+func (c *rawConn) ping() error {
+	c.write.Lock()
+	defer c.write.Unlock()
+	return c.framer.WritePing(false, [8]byte{})
+}
+
+func (c *rawConn) reset(id uint32) error {
+	c.write.Lock()
+	defer c.write.Unlock()
+	return c.framer.WriteRSTStream(id, http2.ErrCodeCancel)
 }
 
 // call makes a whole call.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -39,7 +40,7 @@ func remember(token string) {
 
 var (
 	jwt        = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.`)
-	privateKey = regexp.MustCompile(`PRIVATE KEY-----|"d":\s?"[A-Za-z0-9_-]{43}"`)
+	privateKey = regexp.MustCompile(`"d":\s?"[A-Za-z0-9_-]{43}"`)
 )
 
 // found names the secrets that data holds. The names tell no secret.
@@ -58,13 +59,17 @@ func found(data []byte) []string {
 		has(fmt.Sprintf("card number %d in groups", i+1), grouped(c, " "))
 		has(fmt.Sprintf("card number %d with dashes", i+1), grouped(c, "-"))
 	}
-	for i, r := range tokens.refresh {
+	tokens.Lock()
+	refresh := slices.Clone(tokens.refresh)
+	tokens.Unlock()
+	for i, r := range refresh {
 		has(fmt.Sprintf("refresh token %d", i+1), r)
 	}
-	if jwt.Match(data) {
+	// Looking for plain text first is a hundred times faster than the expressions.
+	if bytes.Contains(data, []byte(".eyJ")) && jwt.Match(data) {
 		hits = append(hits, "an access token")
 	}
-	if privateKey.Match(data) {
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) || bytes.Contains(data, []byte(`"d":`)) && privateKey.Match(data) {
 		hits = append(hits, "a private key")
 	}
 	return hits
