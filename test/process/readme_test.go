@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -241,15 +242,20 @@ func bash(t *testing.T, dir, script string, env []string) (out, errOut string, e
 	return stdout.String(), stderr.String(), err
 }
 
-// freePort gives a port that nobody listens on, as ":1234".
+// freePort gives a port that nobody listens on, as ":21234". It lies below those
+// that the system gives away, or another test would have it before the README's
+// server is built.
 func freePort(t *testing.T) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := fmt.Sprintf(":%d", 20_000+rand.IntN(10_000))
+		if lis, err := net.Listen("tcp", port); err == nil {
+			_ = lis.Close()
+			return port
+		}
 	}
-	defer lis.Close()
-	return fmt.Sprintf(":%d", lis.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return ""
 }
 
 func tail(s string, n int) string {

@@ -158,7 +158,7 @@ func loadSession(server string) (session, error) {
 	if err != nil {
 		return s, err
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the user's own file
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, errNotLoggedIn(server)
 	}
@@ -181,7 +181,7 @@ func (s *session) save(server string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	data, err := json.Marshal(s)
+	data, err := json.Marshal(s) //nolint:gosec // keeping tokens, for their owner alone, is what the file is for
 	if err != nil {
 		return err
 	}
