@@ -155,6 +155,9 @@ func (n *Node) build(ctx context.Context) error {
 	if err := n.server.Build(); err != nil {
 		return err
 	}
+	if err := n.observe(); err != nil {
+		return err
+	}
 	if n.grpc != nil {
 		n.units = append(n.units, app.ServeUnit("grpc", func() error { return n.server.Serve(n.grpc) }, n.server.Stop,
 			func(err error) bool { return err == nil || errors.Is(err, grpc.ErrServerStopped) }))

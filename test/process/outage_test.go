@@ -95,6 +95,12 @@ func TestABrokerMayComeLateAndGoAwayAndComeBack(t *testing.T) {
 		return orders
 	}
 	orders := place(6)
+	_, metrics := s.get(s.admin + "/metrics")
+	for _, want := range []string{"\nwaybill_bus_connected 0\n", "\nwaybill_outbox_pending{service=\"order\"} 6\n", "\nwaybill_dead_letters{service=\"order\"} 0\n"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("without a broker the metrics do not say %q", want)
+		}
+	}
 	broker.Start()
 	s.awaitOver(p, orders, time.Minute)
 
