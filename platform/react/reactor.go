@@ -44,13 +44,7 @@ var migrations embed.FS
 
 // Migrations holds the platform's own tables (inbox, outbox, effects,
 // idempotency, dead letters, leases); every service's database has them.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Config is what a Reactor stands on. Machine, DB, Bus and Log are required.
 type Config struct {

@@ -3,7 +3,9 @@
 package reacttest
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/react"
 )
 
 // Patience is how long a test waits for what has to happen by itself; nothing
@@ -95,14 +98,8 @@ func Listen(tb testing.TB, b *bus.Bus, service string) *Ear {
 }
 
 func (h *Ear) hear(d *bus.Delivery) {
-	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(d.Header(outbox.HeaderType)))
-	if err != nil {
-		h.tb.Errorf("event %s: %v", d.Subject, err)
-		return
-	}
-	e := typ.New().Interface()
-	if err := proto.Unmarshal(d.Data, e); err != nil {
-		h.tb.Errorf("event %s: %v", d.Subject, err)
+	e := Event(h.tb, d)
+	if e == nil {
 		return
 	}
 	h.mu.Lock()
@@ -112,6 +109,45 @@ func (h *Ear) hear(d *bus.Delivery) {
 	h.wake = make(chan struct{})
 	h.mu.Unlock()
 	_ = d.Ack() // a repetition is only noted once more
+}
+
+// Event reads an event that was delivered; nil, and the test fails, if it is none.
+func Event(tb testing.TB, d *bus.Delivery) proto.Message {
+	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(d.Header(outbox.HeaderType)))
+	if err != nil {
+		tb.Errorf("event %s: %v", d.Subject, err)
+		return nil
+	}
+	e := typ.New().Interface()
+	if err := proto.Unmarshal(d.Data, e); err != nil {
+		tb.Errorf("event %s: %v", d.Subject, err)
+		return nil
+	}
+	return e
+}
+
+// Reactor starts a reactor, silent unless cfg has a log, and stops it when the
+// test ends.
+func Reactor(tb testing.TB, cfg react.Config) *react.Reactor {
+	tb.Helper()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	r, err := react.New(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := r.Start(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), Patience)
+		defer cancel()
+		if err := r.Stop(ctx); err != nil {
+			tb.Errorf("stopping the reactor: %v", err)
+		}
+	})
+	return r
 }
 
 // Heard gives the events about an aggregate that were heard, in their order.

@@ -20,14 +20,13 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
@@ -199,14 +198,8 @@ func (w *world) pass(d time.Duration) {
 
 func (w *world) hear(d *bus.Delivery) {
 	_ = d.Ack()
-	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(d.Header(outbox.HeaderType)))
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	e := typ.New().Interface()
-	if err := proto.Unmarshal(d.Data, e); err != nil {
-		w.t.Error(err)
+	e := reacttest.Event(w.t, d)
+	if e == nil {
 		return
 	}
 	w.mu.Lock()

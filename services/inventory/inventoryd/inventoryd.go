@@ -62,7 +62,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 		return nil, err
 	}
 	hub := watch.New(env.Bus, "stock", env.Log)
-	feed := saga.NewFeed(hub.Publish)
+	feed := watch.NewFeed(hub.Publish)
 	steps := saga.Config{HoldTTL: cfg.HoldTTL, SweepEvery: cfg.SweepEvery, Changed: feed.Changed, Meter: env.Meter}
 	s := store.New(db)
 	machine, err := saga.Machine(s, steps)

@@ -23,6 +23,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
@@ -139,7 +140,7 @@ func (s *service) as(user string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+user)
 }
 
-func (s *service) send(e proto.Message) { paymenttest.Publish(s.t, s.bus, e, uuid.NewString(), 0) }
+func (s *service) send(e proto.Message) { reacttest.Publish(s.t, s.bus, e, uuid.NewString(), 0) }
 
 // until polls a user's payments until one of an order has a status.
 func (s *service) until(user, orderID string, status paymentv1.PaymentStatus) *paymentv1.Payment {

@@ -83,9 +83,10 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier 
 	}
 	shipments := store.New(db)
 	hub := watch.New(env.Bus, "shipping", env.Log)
+	feed := watch.NewFeed(hub.Publish)
 	machine, commands, err := saga.NewMachine(saga.Config{
 		Carrier: carrier, Store: shipments, Log: env.Log, ScanEvery: cfg.ScanEvery, Patience: cfg.CarrierTimeout, SweepEvery: cfg.SweepEvery,
-		Publish: hub.Publish, Meter: env.Meter,
+		Changed: feed.Changed, Meter: env.Meter,
 	})
 	if err != nil {
 		return nil, err
@@ -102,6 +103,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier 
 		Name:     "shipping",
 		Register: func(r grpc.ServiceRegistrar) { shippingv1.RegisterShippingServiceServer(r, server) },
 		Start: func(ctx context.Context) error {
+			feed.Start()
 			if err := hub.Start(); err != nil {
 				return err
 			}
@@ -109,7 +111,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier 
 		},
 		Ready: reactor.Ready,
 		Stop: func(ctx context.Context) error {
-			err := reactor.Stop(ctx)
+			err := errors.Join(reactor.Stop(ctx), feed.Stop(ctx))
 			hub.Close()
 			return errors.Join(err, db.Close())
 		},

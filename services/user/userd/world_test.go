@@ -17,8 +17,6 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/app"
@@ -26,6 +24,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
@@ -140,14 +139,8 @@ func (w *world) stop(fn func(context.Context) error) {
 
 func (w *world) hear(d *bus.Delivery) {
 	_ = d.Ack()
-	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(d.Header(outbox.HeaderType)))
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	e := typ.New().Interface()
-	if err := proto.Unmarshal(d.Data, e); err != nil {
-		w.t.Error(err)
+	e := reacttest.Event(w.t, d)
+	if e == nil {
 		return
 	}
 	w.mu.Lock()

@@ -21,13 +21,7 @@ import (
 var migrations embed.FS
 
 // Migrations holds the tables of this service.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Accounts are how people sign in, by user id. All events of a person are emitted
 // by their account, so that they are numbered in one row.

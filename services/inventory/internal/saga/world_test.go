@@ -10,8 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/waybill-dev/waybill/platform/auth"
@@ -19,6 +17,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	"github.com/waybill-dev/waybill/platform/watch"
@@ -135,14 +134,8 @@ func (w *world) changed(c watch.Change) {
 }
 
 func (w *world) hear(d *bus.Delivery) {
-	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(d.Header(outbox.HeaderType)))
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	e := typ.New().Interface()
-	if err := proto.Unmarshal(d.Data, e); err != nil {
-		w.t.Error(err)
+	e := reacttest.Event(w.t, d)
+	if e == nil {
 		return
 	}
 	w.mu.Lock()

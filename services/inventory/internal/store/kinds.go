@@ -22,13 +22,7 @@ import (
 var migrations embed.FS
 
 // Migrations holds the tables of this service.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Products are what is known of products besides their stock.
 var Products = react.NewKind("products", []sqldb.Column{

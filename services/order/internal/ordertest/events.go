@@ -3,6 +3,7 @@ package ordertest
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/waybill-dev/waybill/platform/auth/authtest"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
@@ -70,7 +71,7 @@ func (w *World) PlaceIn(user string, s order.Status) *orderv1.Order {
 	id := o.GetOrderId()
 	cancel := func() {
 		w.T.Helper()
-		_, err := w.Orders.CancelOrder(As(w.T.Context(), user), &orderv1.CancelOrderRequest{RequestId: "cancel " + id, OrderId: id})
+		_, err := w.Orders.CancelOrder(authtest.As(w.T.Context(), user), &orderv1.CancelOrderRequest{RequestId: "cancel " + id, OrderId: id})
 		w.fatal(err)
 	}
 	switch {
@@ -87,7 +88,7 @@ func (w *World) PlaceIn(user string, s order.Status) *orderv1.Order {
 	default:
 		w.SayEach(id, Happy(id)[:5]...)
 		w.SayEach(id, Happy(id)[5])
-		_, err := w.Orders.ReturnOrder(As(w.T.Context(), user), &orderv1.ReturnOrderRequest{RequestId: "return " + id, OrderId: id})
+		_, err := w.Orders.ReturnOrder(authtest.As(w.T.Context(), user), &orderv1.ReturnOrderRequest{RequestId: "return " + id, OrderId: id})
 		w.fatal(err)
 		if s == order.Returned {
 			w.SayEach(id, BackHome(id)...)

@@ -14,15 +14,15 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/waybill-dev/waybill/platform/app"
-	"github.com/waybill-dev/waybill/platform/auth"
+	"github.com/waybill-dev/waybill/platform/auth/authtest"
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
@@ -32,9 +32,6 @@ import (
 	"github.com/waybill-dev/waybill/services/order"
 	"github.com/waybill-dev/waybill/services/order/orderd"
 )
-
-// patience is how long a test waits for what has to happen by itself.
-const patience = 20 * time.Second
 
 // World is the order service and what is around it.
 type World struct {
@@ -74,7 +71,7 @@ func (w *World) Start(change ...func(*orderd.Config)) {
 	for _, c := range change {
 		c(&cfg)
 	}
-	server, err := rpc.NewServer(rpc.Config{}, rpc.Deps{Log: slog.New(slog.DiscardHandler), Verifier: verifier{}})
+	server, err := rpc.NewServer(rpc.Config{}, rpc.Deps{Log: slog.New(slog.DiscardHandler), Verifier: authtest.Verifier{}})
 	w.fatal(err)
 	inventoryv1.RegisterInventoryServiceServer(server, w.Quotes)
 	unit, err := orderd.New(w.T.Context(), &app.Env{
@@ -117,7 +114,7 @@ func (w *World) Stop() {
 	if w.unit == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), reacttest.Patience)
 	defer cancel()
 	wrong, err := orderd.Check(ctx, w.DB)
 	if err != nil || len(wrong) > 0 {
@@ -153,32 +150,7 @@ func (w *World) Advance(d time.Duration) {
 // Eventually waits for something that happens by itself.
 func (w *World) Eventually(what string, ok func() bool) {
 	w.T.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			w.T.Fatalf("never happened: %s", what)
-		}
-	}
-}
-
-// As gives a context in which a customer calls; "staff" is somebody of the shop.
-func As(ctx context.Context, user string) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+user)
-}
-
-// verifier takes a user's id for their token.
-type verifier struct{}
-
-func (verifier) Verify(_ context.Context, token string) (auth.Caller, time.Time, error) {
-	role := auth.Customer
-	if token == "staff" {
-		role = auth.Staff
-	}
-	return auth.Caller{UserID: token, Role: role, SessionID: "s-" + token}, time.Now().Add(time.Hour), nil
+	reacttest.Until(w.T, what, ok)
 }
 
 // Request gives a request for an order with lines of the products.
@@ -200,7 +172,7 @@ func Request(products ...string) *orderv1.CreateOrderRequest {
 // Place places an order of a customer.
 func (w *World) Place(user string) *orderv1.Order {
 	w.T.Helper()
-	o, err := w.Orders.CreateOrder(As(w.T.Context(), user), Request())
+	o, err := w.Orders.CreateOrder(authtest.As(w.T.Context(), user), Request())
 	w.fatal(err)
 	return o
 }
@@ -243,7 +215,7 @@ func aggregate(e proto.Message) string {
 // Get reads an order as staff.
 func (w *World) Get(id string) *orderv1.Order {
 	w.T.Helper()
-	o, err := w.Orders.GetOrder(As(w.T.Context(), "staff"), &orderv1.GetOrderRequest{OrderId: id})
+	o, err := w.Orders.GetOrder(authtest.As(w.T.Context(), "staff"), &orderv1.GetOrderRequest{OrderId: id})
 	w.fatal(err)
 	return o
 }
@@ -273,7 +245,7 @@ func (w *World) AwaitVersion(id string, version int64) *orderv1.Order {
 // Waybill reads a waybill as staff and checks that it has no gaps.
 func (w *World) Waybill(id string) []*orderv1.WaybillEntry {
 	w.T.Helper()
-	bill, err := w.Orders.GetWaybill(As(w.T.Context(), "staff"), &orderv1.GetWaybillRequest{OrderId: id})
+	bill, err := w.Orders.GetWaybill(authtest.As(w.T.Context(), "staff"), &orderv1.GetWaybillRequest{OrderId: id})
 	w.fatal(err)
 	for i, e := range bill.GetEntries() {
 		if e.GetSequence() != int64(i+1) {

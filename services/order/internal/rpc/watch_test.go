@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/waybill-dev/waybill/platform/auth/authtest"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
@@ -23,7 +24,7 @@ import (
 
 // soon bounds what a test waits for on a stream.
 func soon(t *testing.T, user string) context.Context {
-	ctx, cancel := context.WithTimeout(ordertest.As(t.Context(), user), 20*time.Second)
+	ctx, cancel := context.WithTimeout(authtest.As(t.Context(), user), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/waybill-dev/waybill/platform/auth/authtest"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	"github.com/waybill-dev/waybill/services/order/internal/ordertest"
 )
@@ -18,7 +19,7 @@ func BenchmarkCreateOrder(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			w := ordertest.New(b, open())
-			ctx := ordertest.As(b.Context(), "u1")
+			ctx := authtest.As(b.Context(), "u1")
 			b.ReportAllocs()
 			b.ResetTimer()
 			callers(b, 64, func() error {
@@ -42,7 +43,7 @@ func BenchmarkSaga(b *testing.B) {
 			ids := make([]string, b.N)
 			var next atomic.Int64
 			callers(b, 64, func() error {
-				o, err := w.Orders.CreateOrder(ordertest.As(b.Context(), "u1"), ordertest.Request())
+				o, err := w.Orders.CreateOrder(authtest.As(b.Context(), "u1"), ordertest.Request())
 				if err == nil {
 					ids[next.Add(1)-1] = o.GetOrderId()
 				}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/waybill-dev/waybill/platform/auth/authtest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
@@ -37,7 +38,7 @@ func TestTheSameKeyAHundredTimesIsOneOrder(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range answers {
 			wg.Go(func() {
-				o, err := w.Orders.CreateOrder(ordertest.As(t.Context(), "u1"), req)
+				o, err := w.Orders.CreateOrder(authtest.As(t.Context(), "u1"), req)
 				if err != nil {
 					t.Error(err)
 					return
@@ -62,7 +63,7 @@ func TestTheSameKeyAHundredTimesIsOneOrder(t *testing.T) {
 
 func TestAKeyStandsForOneRequestOfOneCaller(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
-		ctx := ordertest.As(t.Context(), "u1")
+		ctx := authtest.As(t.Context(), "u1")
 		req := ordertest.Request()
 		req.ExpectedTotal = &typev1.Money{MinorUnits: 500, CurrencyCode: "EUR"}
 		first, err := w.Orders.CreateOrder(ctx, req)
@@ -89,7 +90,7 @@ func TestAKeyStandsForOneRequestOfOneCaller(t *testing.T) {
 		w.Quotes.SetAway(false)
 		w.Quotes.SetPrice(250)
 
-		theirs, err := w.Orders.CreateOrder(ordertest.As(t.Context(), "u2"), req)
+		theirs, err := w.Orders.CreateOrder(authtest.As(t.Context(), "u2"), req)
 		if err != nil || theirs.GetOrderId() == first.GetOrderId() || theirs.GetUserId() != "u2" {
 			t.Errorf("somebody else's key is their own: %v, %v", theirs, err)
 		}
@@ -98,7 +99,7 @@ func TestAKeyStandsForOneRequestOfOneCaller(t *testing.T) {
 
 func TestARefusedOrderMayBePlacedUnderTheSameKeyLater(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
-		ctx := ordertest.As(t.Context(), "u1")
+		ctx := authtest.As(t.Context(), "u1")
 		req := ordertest.Request()
 		w.Quotes.SetAway(true)
 		_, err := w.Orders.CreateOrder(ctx, req)
@@ -155,7 +156,7 @@ func TestBadRequestsAreRefusedAndChangeNothing(t *testing.T) {
 				r.Lines = append(r.Lines, r.Lines[0])
 			}), codes.InvalidArgument, "QUANTITY"},
 		} {
-			_, err := w.Orders.CreateOrder(ordertest.As(t.Context(), "u1"), c.req)
+			_, err := w.Orders.CreateOrder(authtest.As(t.Context(), "u1"), c.req)
 			if status.Code(err) != c.code || (c.reason != "" && errs.ReasonOf(rpc.FromStatus(err)) != c.reason) {
 				t.Errorf("%s: got %v (%s), want %s %s", name, err, errs.ReasonOf(rpc.FromStatus(err)), c.code, c.reason)
 			}
@@ -186,14 +187,14 @@ func TestAnOrderMayBeCancelledInEveryStatusThatAllowsIt(t *testing.T) {
 		for _, s := range order.Statuses() {
 			before := w.PlaceIn("u1", s)
 			req := &orderv1.CancelOrderRequest{RequestId: uuid.NewString(), OrderId: before.GetOrderId(), Reason: "no more"}
-			after, err := w.Orders.CancelOrder(ordertest.As(t.Context(), "u1"), req)
+			after, err := w.Orders.CancelOrder(authtest.As(t.Context(), "u1"), req)
 			switch rule := order.RuleFor(s, order.CancelRequested); rule.Action {
 			case order.Advance:
 				if err != nil || after.GetStatus() != order.Cancelling || after.GetReason() != orderv1.OrderReason_ORDER_REASON_CUSTOMER_REQUEST ||
 					after.GetReasonDetail() != "no more" || after.GetVersion() != before.GetVersion()+1 {
 					t.Errorf("in %s: %v, %v", order.StatusName(s), after, err)
 				}
-				again, err := w.Orders.CancelOrder(ordertest.As(t.Context(), "u1"), req)
+				again, err := w.Orders.CancelOrder(authtest.As(t.Context(), "u1"), req)
 				if err != nil {
 					t.Errorf("in %s, repeated: %v", order.StatusName(s), err)
 				}
@@ -214,7 +215,7 @@ func TestAnOrderMayBeCancelledInEveryStatusThatAllowsIt(t *testing.T) {
 func TestWishesAreCheckedBeforeTheyAreGranted(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
 		o := w.PlaceIn("u1", order.Held)
-		id, ctx := o.GetOrderId(), ordertest.As(t.Context(), "u1")
+		id, ctx := o.GetOrderId(), authtest.As(t.Context(), "u1")
 		_, err := w.Orders.CancelOrder(ctx, &orderv1.CancelOrderRequest{RequestId: "1", OrderId: id, Etag: "v1"})
 		refused(t, "an old etag", err, codes.Aborted, "ETAG_MISMATCH")
 		_, err = w.Orders.CancelOrder(ctx, &orderv1.CancelOrderRequest{RequestId: "2", OrderId: id, Reason: "my card is 4242424242424242"})
@@ -222,7 +223,7 @@ func TestWishesAreCheckedBeforeTheyAreGranted(t *testing.T) {
 		_, err = w.Orders.ReturnOrder(ctx, &orderv1.ReturnOrderRequest{RequestId: "3", OrderId: id})
 		refused(t, "a return before dispatch", err, codes.FailedPrecondition, "ORDER_NOT_RETURNABLE")
 		equal(t, "unchanged", o, w.Get(id))
-		got, err := w.Orders.CancelOrder(ordertest.As(t.Context(), "staff"), &orderv1.CancelOrderRequest{RequestId: "4", OrderId: id, Etag: o.GetEtag()})
+		got, err := w.Orders.CancelOrder(authtest.As(t.Context(), "staff"), &orderv1.CancelOrderRequest{RequestId: "4", OrderId: id, Etag: o.GetEtag()})
 		if err != nil || got.GetReason() != orderv1.OrderReason_ORDER_REASON_STAFF_REQUEST {
 			t.Errorf("by the shop: %v, %v", got, err)
 		}
@@ -258,7 +259,7 @@ func TestOthersCannotReachAnOrder(t *testing.T) {
 				return err
 			},
 		} {
-			ctx, cancel := context.WithTimeout(ordertest.As(t.Context(), "u2"), 10*time.Second)
+			ctx, cancel := context.WithTimeout(authtest.As(t.Context(), "u2"), 10*time.Second)
 			foreign, absent := call(ctx, mine), call(ctx, never)
 			cancel()
 			refused(t, name, foreign, codes.NotFound, "ORDER_NOT_FOUND")
@@ -267,7 +268,7 @@ func TestOthersCannotReachAnOrder(t *testing.T) {
 				t.Errorf("%s tells them apart: %q, %q", name, a, b)
 			}
 		}
-		page, err := w.Orders.ListOrders(ordertest.As(t.Context(), "u2"), &orderv1.ListOrdersRequest{})
+		page, err := w.Orders.ListOrders(authtest.As(t.Context(), "u2"), &orderv1.ListOrdersRequest{})
 		if err != nil || len(page.GetOrders()) != 0 {
 			t.Errorf("ListOrders: %v, %v", page, err)
 		}
@@ -294,7 +295,7 @@ func TestTwoHundredCancellationsRaceTheirSaga(t *testing.T) {
 		})
 		for _, id := range ids {
 			wg.Go(func() {
-				_, err := w.Orders.CancelOrder(ordertest.As(t.Context(), "u1"), &orderv1.CancelOrderRequest{RequestId: id, OrderId: id},
+				_, err := w.Orders.CancelOrder(authtest.As(t.Context(), "u1"), &orderv1.CancelOrderRequest{RequestId: id, OrderId: id},
 					grpc.WaitForReady(true))
 				if code := status.Code(err); code != codes.OK && code != codes.FailedPrecondition {
 					t.Error(errors.Join(errors.New("cancelling"), err))

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/waybill-dev/waybill/platform/auth/authtest"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
@@ -30,7 +31,7 @@ func equal(t *testing.T, what string, want, got any) {
 func TestAnOrderGoesAllTheWay(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
 		req := ordertest.Request()
-		placed, err := w.Orders.CreateOrder(ordertest.As(t.Context(), "u1"), req)
+		placed, err := w.Orders.CreateOrder(authtest.As(t.Context(), "u1"), req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +163,7 @@ func TestWhatCannotBeHadIsRejected(t *testing.T) {
 func TestACancellationThatCameTooLateIsTakenBack(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
 		id := w.PlaceIn("u1", order.Scheduled).GetOrderId()
-		o, err := w.Orders.CancelOrder(ordertest.As(t.Context(), "u1"), &orderv1.CancelOrderRequest{RequestId: "r", OrderId: id, Reason: "no more"})
+		o, err := w.Orders.CancelOrder(authtest.As(t.Context(), "u1"), &orderv1.CancelOrderRequest{RequestId: "r", OrderId: id, Reason: "no more"})
 		if err != nil || o.GetStatus() != order.Cancelling || o.GetSagaOver() {
 			t.Fatalf("got %v, %v", o, err)
 		}
@@ -178,11 +179,11 @@ func TestACancellationThatCameTooLateIsTakenBack(t *testing.T) {
 func TestAReturnEndsWhenAllIsBack(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
 		id := w.PlaceIn("u1", order.Delivered).GetOrderId()
-		o, err := w.Orders.ReturnOrder(ordertest.As(t.Context(), "u1"), &orderv1.ReturnOrderRequest{RequestId: "r", OrderId: id, Reason: "too small"})
+		o, err := w.Orders.ReturnOrder(authtest.As(t.Context(), "u1"), &orderv1.ReturnOrderRequest{RequestId: "r", OrderId: id, Reason: "too small"})
 		if err != nil || o.GetStatus() != order.Returning || o.GetReasonDetail() != "too small" {
 			t.Fatalf("got %v, %v", o, err)
 		}
-		again, err := w.Orders.ReturnOrder(ordertest.As(t.Context(), "u1"), &orderv1.ReturnOrderRequest{RequestId: "r2", OrderId: id})
+		again, err := w.Orders.ReturnOrder(authtest.As(t.Context(), "u1"), &orderv1.ReturnOrderRequest{RequestId: "r2", OrderId: id})
 		if err != nil {
 			t.Fatal(err)
 		}

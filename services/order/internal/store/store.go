@@ -22,13 +22,7 @@ import (
 var migrations embed.FS
 
 // Migrations holds the service's own tables, for sqldb.DB.Migrate.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Orders keeps the part of orders that changes.
 var Orders = react.NewKind("orders", []sqldb.Column{

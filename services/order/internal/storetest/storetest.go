@@ -3,10 +3,8 @@
 package storetest
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
@@ -66,21 +65,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, db *sqldb.DB, b *bus.Bus) *fixture {
 	t.Helper()
-	r, err := react.New(react.Config{Machine: react.NewMachine("order"), DB: db, Bus: b, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := r.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	return &fixture{t: t, db: db, store: store.New(db), r: r}
+	return &fixture{t: t, db: db, store: store.New(db), r: reacttest.Reactor(t, react.Config{Machine: react.NewMachine("order"), DB: db, Bus: b})}
 }
 
 // whole is an order with its details.

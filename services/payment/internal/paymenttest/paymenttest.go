@@ -3,15 +3,13 @@
 package paymenttest
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/bus"
-	"github.com/waybill-dev/waybill/platform/outbox"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
@@ -24,33 +22,7 @@ const Price = int64(4200)
 // Streams makes the streams of the services that payment listens to.
 func Streams(tb testing.TB, b *bus.Bus) {
 	tb.Helper()
-	for _, s := range []string{"order", "inventory", "shipping"} {
-		if err := b.EnsureStream(tb.Context(), bus.Stream{Name: outbox.Stream(s), Subjects: []string{"waybill." + s + ".>"}}); err != nil {
-			tb.Fatal(err)
-		}
-	}
-}
-
-// Publish publishes an event about an order under the id given. With another nth
-// the broker keeps a repetition that it would drop otherwise.
-func Publish(tb testing.TB, b *bus.Bus, e proto.Message, id string, nth int) {
-	tb.Helper()
-	typ := string(e.ProtoReflect().Descriptor().FullName())
-	order := e.ProtoReflect().Get(e.ProtoReflect().Descriptor().Fields().ByName("order_id")).String()
-	data, err := proto.Marshal(e)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	_, err = b.Publish(tb.Context(), outbox.Stream(outbox.Producer(typ)), bus.Msg{
-		ID: fmt.Sprintf("%s-%d", id, nth), Subject: outbox.Subject(typ, order), Data: data,
-		Header: map[string]string{
-			outbox.HeaderID: id, outbox.HeaderType: typ, outbox.HeaderSubject: order, outbox.HeaderVersion: "1", outbox.HeaderHops: "1",
-			outbox.HeaderTime: time.Now().UTC().Format(time.RFC3339Nano),
-		},
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	reacttest.Streams(tb, b, "order", "inventory", "shipping")
 }
 
 // Placed gives the event of a new order of a user.

@@ -10,12 +10,11 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
-	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
@@ -42,10 +41,7 @@ type payments struct {
 	commands *saga.Commands
 	store    *store.Store
 	provider *till
-
-	mu     sync.Mutex
-	seen   map[string][]proto.Message // events of the service, by order
-	wakeup chan struct{}              // closed and made anew by each event
+	ear      *reacttest.Ear // hears the events of the service
 }
 
 // till is the simulator with a book of what was asked, and faults.
@@ -136,7 +132,7 @@ func start(t *testing.T, open sqldbtest.Opener, b *bus.Bus, change ...func(*paym
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	t.Cleanup(cancel)
 	h := &payments{
-		t: t, bus: b, seen: map[string][]proto.Message{}, wakeup: make(chan struct{}),
+		t: t, bus: b,
 		db:       open("payment", sqldbtest.Migration{Name: "platform", FS: react.Migrations()}, sqldbtest.Migration{Name: "payment", FS: store.Migrations()}),
 		provider: &till{Simulator: simulator.New(time.Millisecond), book: map[string]payment.Request{}, calls: map[string]int{}},
 	}
@@ -164,93 +160,32 @@ func start(t *testing.T, open sqldbtest.Opener, b *bus.Bus, change ...func(*paym
 			t.Errorf("stop: %v", err)
 		}
 	})
-	if _, err := b.Consume(ctx, bus.Consumer{Stream: outbox.Stream("payment"), Durable: "test-" + uuid.NewString(), Subjects: []string{"waybill.payment.>"}}, h.hear); err != nil {
-		t.Fatal(err)
-	}
+	h.ear = reacttest.Listen(t, b, "payment")
 	return h
-}
-
-// hear notes an event of the service.
-func (h *payments) hear(d *bus.Delivery) {
-	typ, err := protoregistry.GlobalTypes.FindMessageByURL(d.Header(outbox.HeaderType))
-	if err != nil {
-		h.t.Errorf("event %s: %v", d.Subject, err)
-		return
-	}
-	e := typ.New().Interface()
-	if err := proto.Unmarshal(d.Data, e); err != nil {
-		h.t.Errorf("event %s: %v", d.Subject, err)
-		return
-	}
-	id := d.Header(outbox.HeaderSubject)
-	h.mu.Lock()
-	h.seen[id] = append(h.seen[id], e)
-	close(h.wakeup)
-	h.wakeup = make(chan struct{})
-	h.mu.Unlock()
-	_ = d.Ack()
 }
 
 // send publishes an event as the service does that owns it, any number of times.
 func (h *payments) send(e proto.Message, times int) {
 	h.t.Helper()
-	id := uuid.NewString()
-	for i := range times {
-		paymenttest.Publish(h.t, h.bus, e, id, i)
-	}
+	reacttest.Send(h.t, h.bus, e, times)
 }
 
 // await gives the n-th event of type E about an order, waiting for it.
 func await[E proto.Message](h *payments, orderID string, n int) E {
 	h.t.Helper()
-	limit := time.NewTimer(deadline)
-	defer limit.Stop()
-	for {
-		h.mu.Lock()
-		wake, found := h.wakeup, all[E](h.seen[orderID])
-		heard := h.seen[orderID]
-		h.mu.Unlock()
-		if len(found) >= n {
-			return found[n-1]
-		}
-		select {
-		case <-wake:
-		case <-limit.C:
-			var none E
-			p, _ := h.store.OfOrder(context.Background(), orderID)
-			h.t.Fatalf("no %T number %d about %s (%s); heard %v", none, n, orderID, p.State, heard)
-		}
-	}
-}
-
-func all[E proto.Message](events []proto.Message) []E {
-	var found []E
-	for _, e := range events {
-		if x, ok := e.(E); ok {
-			found = append(found, x)
-		}
-	}
-	return found
+	return reacttest.Await[E](h.ear, orderID, n)
 }
 
 // until polls the stored payment, where no event tells.
 func (h *payments) until(orderID string, good func(store.Versioned) bool) store.Versioned {
 	h.t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.NewTimer(deadline)
-	defer limit.Stop()
-	for {
-		p, err := h.store.OfOrder(h.t.Context(), orderID)
-		if err == nil && good(p) {
-			return p
-		}
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			h.t.Fatalf("payment of %s stays %s: %v", orderID, p.State, err)
-		}
-	}
+	var p store.Versioned
+	reacttest.Until(h.t, "payment of "+orderID+" as it should be", func() bool {
+		var err error
+		p, err = h.store.OfOrder(h.t.Context(), orderID)
+		return err == nil && good(p)
+	})
+	return p
 }
 
 // in waits until the payment of an order is in a state.

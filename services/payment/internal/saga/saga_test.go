@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
@@ -104,9 +105,7 @@ func TestTokensLeadWhereTheyAreDocumentedTo(t *testing.T) {
 	t.Run(simulator.TokenSlow, func(t *testing.T) { h.captured(simulator.TokenSlow) })
 	t.Run(simulator.TokenTimeout, func(t *testing.T) {
 		id := h.captured(simulator.TokenTimeout)
-		h.mu.Lock()
-		unknown := all[*paymentv1.PaymentUnknown](h.seen[id])
-		h.mu.Unlock()
+		unknown := reacttest.All[*paymentv1.PaymentUnknown](h.ear.Heard(id))
 		if len(unknown) != 2 || unknown[0].GetOperation() != payment.Authorize || unknown[1].GetOperation() != payment.Capture {
 			t.Errorf("told %v", unknown)
 		}

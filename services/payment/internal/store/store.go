@@ -19,13 +19,7 @@ var migrations embed.FS
 
 // Migrations holds the tables of the payment service. The platform's own tables
 // are migrated before them.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Payments are the payments, by order id.
 var Payments = react.NewKind("payments", []sqldb.Column{

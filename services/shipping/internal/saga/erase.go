@@ -72,5 +72,5 @@ func (h *machine) put(v *react.View, s shipping.Shipment) {
 		return // nobody knows of it
 	}
 	version := store.Shipments.Version(v, s.OrderID)
-	v.Committed(func() { h.cfg.Publish([]watch.Change{{Key: s.ID, Version: version}}) })
+	v.Committed(func() { h.cfg.Changed(watch.Change{Key: s.ID, Version: version}) })
 }

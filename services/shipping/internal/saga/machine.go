@@ -41,11 +41,11 @@ type Config struct {
 	Carrier    shipping.Carrier
 	Store      *store.Store
 	Log        *slog.Logger
-	ScanEvery  time.Duration        // how often the carrier is asked where a parcel is; 0 is never
-	Patience   time.Duration        // default DefaultPatience
-	SweepEvery time.Duration        // default DefaultSweepEvery
-	Publish    func([]watch.Change) // tells those who watch; nil: nobody does
-	Meter      metric.Meter         // nil: nothing is counted
+	ScanEvery  time.Duration      // how often the carrier is asked where a parcel is; 0 is never
+	Patience   time.Duration      // default DefaultPatience
+	SweepEvery time.Duration      // default DefaultSweepEvery
+	Changed    func(watch.Change) // tells those who watch, without waiting; nil: nobody does
+	Meter      metric.Meter       // nil: nothing is counted
 }
 
 // machine holds what the steps share; it has no state.
@@ -66,8 +66,8 @@ func NewMachine(cfg Config) (*react.Machine, *Commands, error) {
 	if cfg.Meter == nil {
 		cfg.Meter = noop.Meter{}
 	}
-	if cfg.Publish == nil {
-		cfg.Publish = func([]watch.Change) {}
+	if cfg.Changed == nil {
+		cfg.Changed = func(watch.Change) {}
 	}
 	if cfg.Patience <= 0 {
 		cfg.Patience = DefaultPatience

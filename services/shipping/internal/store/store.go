@@ -22,13 +22,7 @@ import (
 var migrations embed.FS
 
 // Migrations holds the tables of the shipping service.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Shipments are the parcels, by order id.
 var Shipments = react.NewKind("shipments", []sqldb.Column{

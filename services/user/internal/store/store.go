@@ -24,13 +24,7 @@ import (
 var migrations embed.FS
 
 // Migrations holds the tables of this service.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
-}
+func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
 // Users are the profiles, by user id. The address book is kept as the contract's
 // own encoding of it, for nothing in it is ever searched.

@@ -17,6 +17,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	optionsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/options/v1"
 	typev1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/type/v1"
@@ -46,21 +47,7 @@ func newBench(t *testing.T, open sqldbtest.Opener, name string) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close(context.Background()) })
-	r, err := react.New(react.Config{Machine: react.NewMachine("user"), DB: db, Bus: b, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := r.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	return &bench{Store: store.New(db), t: t, r: r}
+	return &bench{Store: store.New(db), t: t, r: reacttest.Reactor(t, react.Config{Machine: react.NewMachine("user"), DB: db, Bus: b})}
 }
 
 // put writes profiles, all in one step.
