@@ -208,7 +208,7 @@ func (k *keeper) start() {
 }
 
 func (k *keeper) ensure(ctx context.Context, cfg jetstream.StreamConfig) error {
-	err := error(unavailable(errors.New("not connected")))
+	err := unavailable(errors.New("not connected"))
 	if k.b.conn.IsConnected() {
 		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 		defer cancel()

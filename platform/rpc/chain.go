@@ -83,7 +83,7 @@ func (s *Server) admit(c *call) error {
 	if !c.stream {
 		s.deadline(c)
 	}
-	ctx, caller, until, known, err := s.authenticate(c.ctx, c.id, client)
+	ctx, caller, until, known, err := s.authenticate(c.ctx, client, c.id)
 	c.ctx, c.caller = ctx, caller
 	if c.id.ip.IsValid() {
 		c.ctx = context.WithValue(c.ctx, clientIPKey{}, c.id.ip)
@@ -256,7 +256,7 @@ func probeStatus(err error, e *errs.Error) error {
 // serverStream is a stream within the chain.
 type serverStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // of the stream, which is what this is
 	m   *method
 	s   *Server
 }

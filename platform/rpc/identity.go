@@ -106,7 +106,7 @@ func (s *Server) locate(ctx context.Context) (id identity, client context.Contex
 // authenticate finds out who calls. It gives a context with the caller, and when
 // the caller's credentials end. A token that is sent must be good, also where
 // none is needed. known is false for the anonymous.
-func (s *Server) authenticate(ctx context.Context, id identity, client context.Context) (_ context.Context, c auth.Caller, until time.Time, known bool, err error) {
+func (s *Server) authenticate(ctx, client context.Context, id identity) (_ context.Context, c auth.Caller, until time.Time, known bool, err error) {
 	token, err := auth.Bearer(metadata.ValueFromIncomingContext(ctx, authorization))
 	if err != nil {
 		return ctx, c, until, false, err

@@ -81,11 +81,11 @@ func TestTheSpanOfAStreamEndsWithTheStream(t *testing.T) {
 	ended(codes.Error)
 
 	w.echo.watch = nil
-	wantNoError(t, watchAll(t, root, conn))
+	wantNoError(t, watchAll(root, t, conn))
 	ended(codes.Unset)
 
 	w.failing(errs.E(errs.NotFound, "X", "x"))
-	wantError(t, watchAll(t, root, conn), errs.NotFound, "X")
+	wantError(t, watchAll(root, t, conn), errs.NotFound, "X")
 	ended(codes.Error)
 
 	if !parent.IsRecording() {
@@ -94,12 +94,12 @@ func TestTheSpanOfAStreamEndsWithTheStream(t *testing.T) {
 }
 
 // watchAll reads a stream to its end.
-func watchAll(t *testing.T, ctx context.Context, conn grpc.ClientConnInterface) error {
+func watchAll(ctx context.Context, t *testing.T, conn grpc.ClientConnInterface) error {
 	t.Helper()
 	s, err := client(conn).Watch(ctx, &echov1.Message{})
 	wantNoError(t, err)
 	for {
-		if _, err := s.Recv(); err == io.EOF {
+		if _, err := s.Recv(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -177,7 +177,7 @@ func (b *sqlite) verify(ctx context.Context, c *liteConn, crashed bool) error {
 	if err := c.one(ctx, "SELECT count(*) FROM sqlite_schema", &n); err != nil {
 		return err
 	}
-	if info, err := os.Stat(b.path); !crashed || err != nil || info.Size() > quickCheckLimit {
+	if !crashed || sizeOf(b.path) > quickCheckLimit {
 		return nil
 	}
 	var state string
@@ -352,4 +352,13 @@ func (b *sqlite) classify(err error) error {
 func (b *sqlite) corrupt(err error) error {
 	return errs.Wrap(err, errs.FailedPrecondition, "DATABASE_CORRUPT",
 		"the file %s is damaged or not an SQLite database; move it away and restore a backup", b.path)
+}
+
+// sizeOf gives a file's size: 0 if it cannot be had, as of one that is not there.
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
