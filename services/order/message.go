@@ -2,6 +2,7 @@ package order
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -166,8 +167,8 @@ func Read(event proto.Message) (Input, bool) {
 func readShipping(event proto.Message) (Input, bool) {
 	switch e := event.(type) {
 	case *shippingv1.ShipmentScheduled:
-		return Input{Message: ShipmentScheduled, ShipmentID: e.GetShipmentId(), TrackingNumber: clean(e.GetTrackingNumber()),
-			Detail: clean(e.GetCarrier() + " " + e.GetTrackingNumber())}, true
+		number := tracking(e.GetTrackingNumber())
+		return Input{Message: ShipmentScheduled, ShipmentID: e.GetShipmentId(), TrackingNumber: number, Detail: clean(e.GetCarrier()) + " " + number}, true
 	case *shippingv1.ShipmentRefused:
 		why := clean(e.GetReason())
 		return Input{Message: ShipmentRefused, ShipmentID: e.GetShipmentId(), Reason: orderv1.OrderReason_ORDER_REASON_SHIPMENT_REFUSED, Words: why, Detail: why}, true
@@ -213,7 +214,7 @@ func shortages(e *inventoryv1.StockRejected) string {
 		}
 		fmt.Fprintf(&b, "%s: %d wanted, %d available", s.GetProductId(), s.GetRequested(), s.GetAvailable())
 	}
-	return clean(b.String())
+	return b.String() // our own ids and numbers, among which one may look like a card's
 }
 
 func released(e *inventoryv1.StockReleased) string {
@@ -245,6 +246,18 @@ func clock(t *timestamppb.Timestamp) string {
 		return "an unknown time"
 	}
 	return t.AsTime().Truncate(time.Second).Format(time.RFC3339)
+}
+
+var trackingForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+// tracking makes a carrier's number fit to be kept. One that has the form the
+// contract wants is kept as it is: of the numbers that carriers give, one in ten
+// would pass for a card's.
+func tracking(number string) string {
+	if trackingForm.MatchString(number) {
+		return number
+	}
+	return clean(number)
 }
 
 // maxText is how many bytes of other people's words an order keeps.
