@@ -508,7 +508,7 @@ type WaybillEntry struct {
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	// The trace it happened in; 32 hexadecimal digits. Absent when it was not traced.
 	TraceId string `protobuf:"bytes,8,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// The event itself.
+	// The event of another service that is told. Absent for what the order service did by itself: placing, cancelling, deadlines.
 	EventId string `protobuf:"bytes,9,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// The event or request that caused it.
 	CauseId       string `protobuf:"bytes,10,opt,name=cause_id,json=causeId,proto3" json:"cause_id,omitempty"`
