@@ -193,6 +193,7 @@ func (p Payment) Left() int64 {
 
 // Status gives the status that callers of the API see.
 func (p Payment) Status() paymentv1.PaymentStatus {
+	//exhaustive:enforce
 	switch p.State {
 	case Authorizing:
 		return paymentv1.PaymentStatus_PAYMENT_STATUS_AUTHORIZING
@@ -221,6 +222,7 @@ func (p Payment) Status() paymentv1.PaymentStatus {
 		return paymentv1.PaymentStatus_PAYMENT_STATUS_REFUNDED
 	case Tombstoned:
 		return paymentv1.PaymentStatus_PAYMENT_STATUS_CANCELLED
+	case New:
 	}
 	return paymentv1.PaymentStatus_PAYMENT_STATUS_PENDING
 }

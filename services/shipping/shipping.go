@@ -49,6 +49,7 @@ func (s State) String() string {
 
 // Status gives the state as the contract names it.
 func (s State) Status() shippingv1.ShipmentStatus {
+	//exhaustive:enforce
 	switch s {
 	case New, Booking:
 		return shippingv1.ShipmentStatus_SHIPMENT_STATUS_PENDING
