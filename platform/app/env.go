@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 )
 
@@ -32,4 +34,25 @@ type Env struct {
 	Meter    metric.Meter
 	Owner    string // names this process among the replicas of its services
 	MaxBatch int    // messages per transaction; 0 is the default
+}
+
+// WithDB opens the database of the named service and builds the service on it.
+// After an error nothing is left open.
+func (e *Env) WithDB(ctx context.Context, service string, build func(db *sqldb.DB) (*Unit, error)) (*Unit, error) {
+	db, err := e.OpenDB(ctx, service)
+	if err != nil {
+		return nil, err
+	}
+	unit, err := build(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return unit, nil
+}
+
+// Reactor makes the reactor of a service that keeps its state in db.
+func (e *Env) Reactor(m *react.Machine, db *sqldb.DB) (*react.Reactor, error) {
+	return react.New(react.Config{
+		Machine: m, DB: db, Bus: e.Bus, Log: e.Log, Owner: e.Owner, MaxBatch: e.MaxBatch, Now: e.Now, Tracer: e.Tracer, Meter: e.Meter,
+	})
 }

@@ -28,15 +28,7 @@ func New(ctx context.Context, env *app.Env, cfg Config) (*app.Unit, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	db, err := env.OpenDB(ctx, "order")
-	if err != nil {
-		return nil, err
-	}
-	unit, err := build(ctx, env, cfg, db)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return unit, nil
+	return env.WithDB(ctx, "order", func(db *sqldb.DB) (*app.Unit, error) { return build(ctx, env, cfg, db) })
 }
 
 func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Unit, error) {
@@ -53,10 +45,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	if err != nil {
 		return nil, err
 	}
-	reactor, err := react.New(react.Config{
-		Machine: s.Machine(), DB: db, Bus: env.Bus, Log: env.Log,
-		Owner: env.Owner, MaxBatch: env.MaxBatch, Now: env.Now, Tracer: env.Tracer, Meter: env.Meter,
-	})
+	reactor, err := env.Reactor(s.Machine(), db)
 	if err != nil {
 		return nil, err
 	}

@@ -59,15 +59,7 @@ func NewWith(ctx context.Context, env *app.Env, cfg Config, carrier shipping.Car
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	db, err := env.OpenDB(ctx, "shipping")
-	if err != nil {
-		return nil, err
-	}
-	unit, err := build(ctx, env, cfg, db, carrier)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return unit, nil
+	return env.WithDB(ctx, "shipping", func(db *sqldb.DB) (*app.Unit, error) { return build(ctx, env, cfg, db, carrier) })
 }
 
 func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier shipping.Carrier) (*app.Unit, error) {
@@ -91,10 +83,7 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier 
 	if err != nil {
 		return nil, err
 	}
-	reactor, err := react.New(react.Config{
-		Machine: machine, DB: db, Bus: env.Bus, Log: env.Log,
-		Owner: env.Owner, MaxBatch: env.MaxBatch, Now: env.Now, Tracer: env.Tracer, Meter: env.Meter,
-	})
+	reactor, err := env.Reactor(machine, db)
 	if err != nil {
 		return nil, err
 	}

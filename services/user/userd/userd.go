@@ -27,25 +27,14 @@ func DefaultConfig() Config { return Config{} }
 // on env. It starts nothing: that is for whoever runs the unit. After an error
 // nothing is left open.
 func New(ctx context.Context, env *app.Env, _ Config) (*app.Unit, error) {
-	db, err := env.OpenDB(ctx, saga.Name)
-	if err != nil {
-		return nil, err
-	}
-	unit, err := build(ctx, env, db)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return unit, nil
+	return env.WithDB(ctx, saga.Name, func(db *sqldb.DB) (*app.Unit, error) { return build(ctx, env, db) })
 }
 
 func build(ctx context.Context, env *app.Env, db *sqldb.DB) (*app.Unit, error) {
 	if err := Migrate(ctx, db); err != nil {
 		return nil, err
 	}
-	reactor, err := react.New(react.Config{
-		Machine: saga.Machine(db), DB: db, Bus: env.Bus, Log: env.Log,
-		Owner: env.Owner, MaxBatch: env.MaxBatch, Now: env.Now, Tracer: env.Tracer, Meter: env.Meter,
-	})
+	reactor, err := env.Reactor(saga.Machine(db), db)
 	if err != nil {
 		return nil, err
 	}
