@@ -181,6 +181,12 @@ func TestEveryChangeOfStockIsAnnouncedWithItsVersion(t *testing.T) {
 		w.events(o, 2)
 		w.reverse(o)
 		w.events(o, 3)
+		// Whoever watches is told after the event is on its way, in no order with it.
+		w.eventually("all four changes are announced", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return len(w.moved) >= 4
+		})
 		var got []int64
 		w.mu.Lock()
 		defer w.mu.Unlock()
