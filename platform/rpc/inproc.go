@@ -86,7 +86,24 @@ func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	if err != nil {
 		return nil, err
 	}
-	return ch.NewStream(context.WithValue(ctx, originKey{}, c.from), desc, method, opts...)
+	stream, err := ch.NewStream(context.WithValue(ctx, originKey{}, c.from), desc, method, opts...)
+	if err == nil && !desc.ClientStreams {
+		stream = oneRequest{stream}
+	}
+	return stream, err
+}
+
+// oneRequest is a stream whose client sends one message. When the server is done
+// before it read that, generated code must not hear of it from SendMsg, but of the
+// reason from RecvMsg, as over TCP.
+type oneRequest struct{ grpc.ClientStream }
+
+// SendMsg sends the request.
+func (s oneRequest) SendMsg(m any) error {
+	if err := s.ClientStream.SendMsg(m); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
 func (s *Server) channel() (*inprocgrpc.Channel, error) {

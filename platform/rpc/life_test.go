@@ -294,3 +294,19 @@ func TestClientsPingSeldomEnough(t *testing.T) {
 		t.Errorf("clients ask every %s, servers allow every %s", keepaliveTime, minPing)
 	}
 }
+
+// The server may be done with a stream before it has read the request.
+func TestAStreamThatIsRefusedAtOnceSaysWhy(t *testing.T) {
+	w := newWorld(t)
+	w.everywhere(t, func(t *testing.T, conn grpc.ClientConnInterface) {
+		for range 200 {
+			s, err := client(conn).Watch(t.Context(), product())
+			if err == nil {
+				_, err = s.Recv()
+			}
+			if got := errs.KindOf(FromStatus(err)); err == nil || got != errs.Unauthenticated {
+				t.Fatalf("got %v (%s), want unauthenticated", err, got)
+			}
+		}
+	})
+}
