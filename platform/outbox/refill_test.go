@@ -81,9 +81,22 @@ func TestNothingIsPublishedBeforeTheStreamWasLookedAt(t *testing.T) {
 }
 
 // relayUntil runs a relay until the condition holds.
-func relayUntil(t *testing.T, db *sqldb.DB, b *forgetful, holds func() bool) {
+// A mark that fails must not wait for the next event to be tried again.
+func TestAMarkThatFailedIsMadeLater(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+		db := open("marks", sqldbtest.Migration{Name: "platform", FS: react.Migrations()})
+		store(t, db, "e1", "u1", 1, &authv1.UserRegistered{UserId: "u"})
+		// The broker tells nothing, so that nothing but time makes the relay try.
+		relayUntil(t, db, &forgetful{away: true}, func() bool { return pendingRows(t, db) == 0 }, func(r *outbox.Relay) { r.Unmarked(1) })
+	})
+}
+
+func relayUntil(t *testing.T, db *sqldb.DB, b *forgetful, holds func() bool, change ...func(*outbox.Relay)) {
 	t.Helper()
 	r := outbox.NewRelay(outbox.Config{Service: "auth", Owner: "test", DB: db, Bus: b, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	for _, c := range change {
+		c(r)
+	}
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

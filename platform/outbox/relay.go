@@ -208,6 +208,9 @@ func (r *Relay) run(ctx context.Context) {
 			if r.inFlight < window && !r.behind {
 				r.scan(ctx, scanAge)
 			}
+			if mark == nil {
+				r.flush(ctx) // what could not be marked when the database was away
+			}
 		case <-quit:
 			quit = nil
 			r.behind = false

@@ -149,7 +149,6 @@ func (o *loadOptions) measure(ctx context.Context, cmd *cobra.Command, server st
 
 func (o *loadOptions) prepare(ctx context.Context, server string) error {
 	for range o.conns {
-		// Each target has a name of its own, or the connections would be shared.
 		conn, err := rpc.Dial("static:///"+server, rpc.DialConfig{})
 		if err != nil {
 			return err

@@ -83,9 +83,8 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &runner{cfg: cfg, measured: newRecorder()}
 	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWatching()
-	for i, c := range cfg.Conns {
+	for _, c := range cfg.Conns {
 		r.orders = append(r.orders, orderv1.NewOrderServiceClient(c))
-		_ = i
 	}
 	for i, c := range cfg.Customers {
 		r.watchers = append(r.watchers, watch(watchCtx, orderv1.NewOrderServiceClient(cfg.Conns[i%len(cfg.Conns)]), c))

@@ -1,0 +1,8 @@
+package outbox
+
+// Unmarked puts the relay into the state in which a mark that failed leaves it:
+// the row is published, and the table does not know yet.
+func (r *Relay) Unmarked(seq int64) {
+	r.taken[seq] = true
+	r.marked = append(r.marked, seq)
+}
