@@ -172,9 +172,9 @@ func atDesk(c *node.Config) {
 
 func briefHolds(c *node.Config) {
 	atDesk(c)
-	c.Inventory.HoldTTL = 500 * time.Millisecond
+	c.Inventory.HoldTTL = 5 * time.Second
 	c.Payment.ProviderTimeout, c.Payment.Margin = 100*time.Millisecond, 0
-	c.Payment.FirstRetry, c.Payment.MaxRetry = 1500*time.Millisecond, 1500*time.Millisecond
+	c.Payment.FirstRetry, c.Payment.MaxRetry = 6*time.Second, 6*time.Second
 }
 
 // onPostgres gives the same kind of world on a Postgres of the test's own.
