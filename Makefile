@@ -22,11 +22,12 @@ gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/
 	@$(BIN)/buf build -o .tmp/descriptors.binpb
 	@$(BIN)/openapiv3-merge $$(find .tmp/openapi -name '*.json' | LC_ALL=C sort) > .tmp/merged.json
 	@$(BIN)/openapi .tmp/descriptors.binpb .tmp/merged.json proto/gen/openapi/waybill.openapi.json
+	@GOWORK=off go run ./cmd/waybill topology --json > .tmp/topology.json && mv .tmp/topology.json charts/waybill/files/topology.json
 
 .PHONY: checkgen
 checkgen: gen ## Fail when the generated code committed is not what gen makes
-	@changed=$$(git status --porcelain -- proto/gen); \
-	if [ -n "$$changed" ]; then printf 'proto/gen is not what the contract says; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen; exit 1; fi
+	@changed=$$(git status --porcelain -- proto/gen charts/waybill/files/topology.json); \
+	if [ -n "$$changed" ]; then printf 'what is generated is not what its sources say; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen charts/waybill/files; exit 1; fi
 
 .PHONY: breaking
 breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)

@@ -78,7 +78,7 @@ whatever fails is undone. All of it runs in one process, or in any split.
 		c.GroupID = "use"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newVersion())
+	root.AddCommand(newTopology(), newVersion())
 	return root
 }
 
@@ -157,5 +157,6 @@ func printJSON(w io.Writer, m proto.Message) error {
 func printAny(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false) // nobody puts this into a page
 	return enc.Encode(v)
 }
