@@ -40,6 +40,9 @@ type Config struct {
 	NATSCredentials string           `key:"nats_credentials" help:"credentials file for the broker"`
 	NATSUser        string           `key:"nats_user" help:"user name for the broker"`
 	NATSPassword    telemetry.Secret `key:"nats_password" help:"password for the broker"`
+	NATSCAFile      string           `key:"nats_ca_file" help:"PEM file with the authorities that may vouch for the broker; with it the connection has TLS"`
+	NATSCertFile    string           `key:"nats_cert_file" help:"PEM file with a certificate to show the broker, with nats_key_file"`
+	NATSKeyFile     string           `key:"nats_key_file" help:"PEM file with the key of that certificate"`
 	NATSSync        time.Duration    `key:"nats_sync" help:"how often the broker in this process forces its streams to disk; 0 is before every acknowledgement"`
 	NATSReplicas    int              `key:"nats_replicas" help:"copies of each stream the brokers keep"`
 
@@ -235,5 +238,6 @@ func (c *Config) bus(instance string) bus.Config {
 	return bus.Config{
 		URL: c.NATS, Dir: cmp.Or(c.natsDir, filepath.Join(c.Data, "nats")), SyncInterval: c.NATSSync, SyncAlways: c.NATSSync == 0,
 		Name: "waybill/" + instance, CredentialsFile: c.NATSCredentials, User: c.NATSUser, Password: c.NATSPassword.Reveal(), Replicas: c.NATSReplicas,
+		CAFile: c.NATSCAFile, CertFile: c.NATSCertFile, KeyFile: c.NATSKeyFile,
 	}
 }

@@ -50,12 +50,13 @@ func (n *Node) observeBus(m metric.Meter) error {
 	if err != nil {
 		return err
 	}
-	var counters [4]metric.Int64ObservableCounter
+	var counters [5]metric.Int64ObservableCounter
 	for i, c := range []struct{ name, help string }{
 		{"waybill.bus.published", "events that the broker acknowledged"},
 		{"waybill.bus.failed", "publishes that ended with an error or without an answer; they are repeated"},
 		{"waybill.bus.delivered", "events that came"},
 		{"waybill.bus.redelivered", "events that came again"},
+		{"waybill.bus.refused", "things the broker did not allow this process's user"},
 	} {
 		if counters[i], err = m.Int64ObservableCounter(c.name, metric.WithDescription(c.help)); err != nil {
 			return err
@@ -68,10 +69,10 @@ func (n *Node) observeBus(m metric.Meter) error {
 			up = 1
 		}
 		o.ObserveInt64(connected, up)
-		for i, v := range []uint64{s.Published, s.Failed, s.Delivered, s.Redelivered} {
+		for i, v := range []uint64{s.Published, s.Failed, s.Delivered, s.Redelivered, s.Refusals} {
 			o.ObserveInt64(counters[i], int64(v))
 		}
 		return nil
-	}, connected, counters[0], counters[1], counters[2], counters[3])
+	}, connected, counters[0], counters[1], counters[2], counters[3], counters[4])
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/waybill-dev/waybill/internal/topology"
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
@@ -254,6 +255,9 @@ func (n *Node) openDB(ctx context.Context, service string) (*sqldb.DB, error) {
 
 // conn gives a channel between two services, in this process or to another.
 func (n *Node) conn(from, to string) grpc.ClientConnInterface {
+	if !topology.MayCall(from, to) {
+		return broken{fmt.Errorf("%s is not declared to call %s: say so in internal/topology", from, to)}
+	}
 	if n.runs(to) {
 		return n.server.ConnAs(from)
 	}

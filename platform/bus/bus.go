@@ -53,7 +53,10 @@ type Bus struct {
 	gaps      map[int]func()
 	nextGap   int
 
-	reconnects atomic.Uint64
+	denials denials
+	told    atomic.Bool // that there is no connection
+
+	reconnects, refusals atomic.Uint64
 }
 
 // Open starts the embedded broker, or connects to the one at cfg.URL. A broker
@@ -71,6 +74,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	b := &Bus{
 		cfg: cfg, log: log, closed: make(chan struct{}), closeDone: make(chan struct{}),
 		listeners: map[string]int{}, gaps: map[int]func(){},
+		denials: denials{current: map[string]denial{}, waiting: map[*question]struct{}{}},
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.keeper = newKeeper(b)
@@ -112,12 +116,15 @@ const apiTimeout = 5 * time.Second
 // Embedded tells whether the broker runs in this process.
 func (b *Bus) Embedded() bool { return b.server != nil }
 
-// Ready gives nil if the broker answers, every stream given to EnsureStream
-// exists and no consumer is refused; otherwise an Unavailable error that says
-// what is wrong. It asks nobody and never blocks.
+// Ready gives nil if the broker answers and refuses nothing, every stream given
+// to EnsureStream exists and no consumer is refused; otherwise an Unavailable
+// error that says what is wrong. It asks nobody and never blocks.
 func (b *Bus) Ready() error {
 	if b.closing.Load() {
 		return errClosed
+	}
+	if err := b.denials.latest(); err != nil {
+		return errs.Wrap(err, errs.Unavailable, ReasonDenied, "%v", err)
 	}
 	if status := b.conn.Status(); status != nats.CONNECTED {
 		if last := b.conn.LastError(); last != nil {
@@ -153,6 +160,7 @@ type Stats struct {
 	Window      int    // the most there can be
 	Delivered   uint64
 	Redelivered uint64
+	Refusals    uint64 // things the broker did not allow
 	Restarts    uint64 // consumers attached again after a stall or a deletion
 	Consumers   int    // subscriptions now
 }
@@ -165,6 +173,7 @@ func (b *Bus) Stats() Stats {
 		Published:  b.pub.acked.Load(),
 		Failed:     b.pub.failed.Load(),
 		Timeouts:   b.pub.timeouts.Load(),
+		Refusals:   b.refusals.Load(),
 		Window:     cap(b.pub.free),
 	}
 	s.InFlight = s.Window - len(b.pub.free)

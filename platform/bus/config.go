@@ -30,11 +30,14 @@ type Config struct {
 
 	// Name is what the broker's operators see this connection as.
 	Name string
-	// CredentialsFile, User and Password, Token: how to log in; at most one of them.
+	// CredentialsFile, User and Password, Token: how to log in; at most one of
+	// them. The answers to a User go to its InboxPrefix.
 	CredentialsFile string
 	User, Password  string
 	Token           string
 	// CAFile, CertFile and KeyFile are PEM files for TLS; CertFile needs KeyFile.
+	// With one of them the connection has TLS or does not come about. They are read
+	// again at every connection.
 	CAFile, CertFile, KeyFile string
 
 	// Replicas is used for streams that do not say; 0 means 1. The embedded broker always has 1.
@@ -114,8 +117,13 @@ func (c *Config) complete() error {
 			logins++
 		}
 	}
-	if logins > 1 {
+	switch {
+	case logins > 1:
 		return invalid("give a credentials file, a user or a token, but only one of them")
+	case c.User != "" && !validSubject(c.User):
+		return invalid("the user's name %q cannot be part of a subject: no blanks, wildcards or empty parts", c.User)
+	case c.Embedded() && c.CAFile+c.CertFile != "":
+		return invalid("the embedded broker has no network and no TLS: leave the files away, or give the URL of a broker")
 	}
 	return nil
 }
@@ -163,6 +171,7 @@ func (b *Bus) options() []nats.Option {
 		nats.ConnectHandler(func(*nats.Conn) { b.connected(false) }),
 		nats.ReconnectHandler(func(*nats.Conn) { b.connected(true) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { b.disconnected(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.connectFailed(err) }),
 		nats.ClosedHandler(func(c *nats.Conn) { b.connClosed(c.LastError()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { b.asyncError(sub, err) }),
 	}
@@ -170,7 +179,7 @@ func (b *Bus) options() []nats.Option {
 	case c.CredentialsFile != "":
 		opts = append(opts, nats.UserCredentials(c.CredentialsFile))
 	case c.User != "":
-		opts = append(opts, nats.UserInfo(c.User, c.Password))
+		opts = append(opts, nats.UserInfo(c.User, c.Password), nats.CustomInboxPrefix(InboxPrefix(c.User)))
 	case c.Token != "":
 		opts = append(opts, nats.Token(c.Token))
 	}

@@ -14,6 +14,8 @@ func (b *Bus) connected(again bool) {
 		b.reconnects.Add(1)
 	}
 	b.log.Info("event bus connected", "again", again)
+	b.told.Store(false)
+	b.denials.allow()
 	// The broker may have lost its streams while it was away.
 	b.keeper.recheck()
 	if again {
@@ -39,7 +41,11 @@ func (b *Bus) connClosed(last error) {
 }
 
 func (b *Bus) asyncError(sub *nats.Subscription, err error) {
-	if b.closing.Load() {
+	if b.closing.Load() || b.denied(err) != nil {
+		return
+	}
+	if keptOut(err) {
+		b.connectFailed(err)
 		return
 	}
 	if errors.Is(err, nats.ErrSlowConsumer) {

@@ -196,7 +196,9 @@ func (s *Subscription) drain(running jetstream.ConsumeContext) {
 func (s *Subscription) attach(ctx context.Context) jetstream.ConsumeContext {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	consumer, err := s.b.putConsumer(ctx, s.cfg.Stream, s.config)
+	ask, result := s.b.asking(ctx, s.cfg.Stream, s.cfg.Durable)
+	consumer, err := s.b.putConsumer(ask, s.cfg.Stream, s.config)
+	err = result(err)
 	var running jetstream.ConsumeContext
 	if err == nil {
 		running, err = consumer.Consume(s.deliver,

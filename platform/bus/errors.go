@@ -14,6 +14,7 @@ import (
 // The reasons of the bus's errors (errs.ReasonOf).
 const (
 	ReasonConfig      = "BUS_CONFIG"       // the config makes no sense or the embedded broker does not start
+	ReasonDenied      = "BUS_DENIED"       // the broker does not allow it to this user
 	ReasonUnavailable = "BUS_UNAVAILABLE"  // no broker, no stream yet, or it refuses for the moment
 	ReasonTimeout     = "BUS_TIMEOUT"      // no answer in time: the message may be stored
 	ReasonFull        = "BUS_FULL"         // the stream refuses more until old messages go
@@ -87,6 +88,8 @@ func classified(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errs.ReasonOf(err) == ReasonDenied:
+		return err
 	case errors.As(err, &api):
 		switch api.ErrorCode {
 		case jetstream.JSErrCodeStreamMessageExceedsMaximum, codeHeaderTooLarge:

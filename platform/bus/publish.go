@@ -95,6 +95,7 @@ type publisher struct {
 type slot struct {
 	turn     uint64 // 0 if free
 	stream   string
+	subject  string
 	deadline time.Time
 	done     func(seq uint64, err error)
 }
@@ -109,7 +110,7 @@ func newPublisher(window int, timeout time.Duration, lost func(string)) *publish
 
 func (p *publisher) start(conn *nats.Conn) (err error) {
 	p.conn = conn
-	p.prefix = nats.NewInbox() + "."
+	p.prefix = conn.NewInbox() + "."
 	if p.sub, err = conn.Subscribe(p.prefix+"*", p.answer); err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (p *publisher) send(ctx context.Context, stream string, m *Msg, mark *batch
 	p.mu.Lock()
 	p.turn++
 	turn := p.turn
-	p.slots[i] = slot{turn: turn, stream: stream, deadline: time.Now().Add(p.timeout), done: done}
+	p.slots[i] = slot{turn: turn, stream: stream, subject: m.Subject, deadline: time.Now().Add(p.timeout), done: done}
 	p.mu.Unlock()
 
 	var token [32]byte

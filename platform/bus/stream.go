@@ -58,9 +58,12 @@ func (b *Bus) EnsureStream(ctx context.Context, s Stream) error {
 }
 
 // StreamInfo asks the broker about a stream. Errors are NotFound if there is no
-// such stream and Unavailable if the broker does not answer.
+// such stream, PermissionDenied if the broker does not allow to ask and
+// Unavailable if it does not answer.
 func (b *Bus) StreamInfo(ctx context.Context, stream string) (StreamInfo, error) {
+	ctx, result := b.asking(ctx, stream, "")
 	s, err := b.js.Stream(ctx, stream)
+	err = result(err)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return StreamInfo{}, errs.Wrap(err, errs.NotFound, ReasonUnavailable, "no stream %s", stream)
 	}
@@ -318,6 +321,11 @@ func (k *keeper) run(ctx context.Context) {
 
 // putStream makes the stream exist as cfg says. Several processes may do so at once.
 func (b *Bus) putStream(ctx context.Context, cfg jetstream.StreamConfig) error {
+	ctx, result := b.asking(ctx, cfg.Name, "")
+	return result(b.doPutStream(ctx, cfg))
+}
+
+func (b *Bus) doPutStream(ctx context.Context, cfg jetstream.StreamConfig) error {
 	s, err := b.js.Stream(ctx, cfg.Name)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):

@@ -203,8 +203,14 @@ func (r *Reactor) Stop(ctx context.Context) error {
 }
 
 // Ready reports why the service cannot take commands, or nil. A broker that is
-// away is no reason: the outbox absorbs it.
-func (r *Reactor) Ready(ctx context.Context) error { return r.cfg.DB.Ping(ctx) }
+// away is no reason: the outbox absorbs it. One that refuses what this process
+// needs is, until everything has worked once.
+func (r *Reactor) Ready(ctx context.Context) error {
+	if err := r.cfg.Bus.Refused(); err != nil {
+		return err
+	}
+	return r.cfg.DB.Ping(ctx)
+}
 
 // loop forms batches of what has come and does them, without waiting for more.
 func (r *Reactor) loop() {
