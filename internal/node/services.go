@@ -103,14 +103,14 @@ func Migrate(ctx context.Context, cfg Config) error {
 }
 
 // Check asks the books of the services that run here and gives every way in
-// which money or stock does not add up; none is as it should be.
+// which money, stock or a waybill does not add up; none is as it should be.
 func (n *Node) Check(ctx context.Context) ([]string, error) {
 	var wrong []string
 	for _, c := range []struct {
 		service string
 		check   func(context.Context, *sqldb.DB) ([]string, error)
 	}{
-		{"inventory", inventoryd.Check}, {"payment", paymentd.Check},
+		{"inventory", inventoryd.Check}, {"payment", paymentd.Check}, {"order", orderd.Check},
 	} {
 		db, ok := n.dbs[c.service]
 		if !ok {

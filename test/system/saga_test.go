@@ -2,6 +2,7 @@ package system_test
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -217,33 +218,37 @@ const anyShipment = shippingv1.ShipmentStatus(-1)
 // undone are the ends of a payment of which nothing is kept.
 var undone = payments{voided, refunded, paymentv1.PaymentStatus_PAYMENT_STATUS_CANCELLED}
 
-func TestEveryOrderEndsAsItMustOnSQLite(t *testing.T) {
+// TestEveryOrderEndsAsItMust plays all scenarios through both doors, on every split.
+func TestEveryOrderEndsAsItMust(t *testing.T) {
 	t.Parallel()
-	perform(t, func(k *kind) *kind { return k })
-}
-
-func TestEveryOrderEndsAsItMustOnPostgres(t *testing.T) {
-	t.Parallel()
-	on := map[*kind]*kind{}
-	for _, k := range []*kind{shop, desk, hasty, strict, short} {
-		on[k] = k.onPostgres(t)
-	}
-	perform(t, func(k *kind) *kind { return on[k] })
-}
-
-// perform plays all scenarios through both doors, in the worlds that stand for theirs.
-func perform(t *testing.T, world func(*kind) *kind) {
-	for _, d := range doors {
-		for _, s := range scenarios {
-			t.Run(d.String()+" "+s.name, func(t *testing.T) {
-				t.Parallel()
-				at := s.at
-				if at == nil {
-					at = desk
+	for _, sp := range []split{oneProcess, onPostgres, threeParts, eachAlone, aloneOnPG} {
+		t.Run(sp.name, func(t *testing.T) {
+			t.Parallel()
+			begun, played := time.Now(), len(scenarios)*len(doors)
+			worlds := map[string]*world{}
+			for _, k := range []*kind{shop, desk, hasty, strict, short} {
+				if sp.name == oneProcess.name {
+					worlds[k.name] = k.get(t)
+				} else {
+					worlds[k.name] = sp.open(t, k.name)
 				}
-				s.perform(&play{T: t, w: world(at).get(t), d: d})
+			}
+			t.Run("order", func(t *testing.T) { // is over when all in it are
+				for _, d := range doors {
+					for _, s := range scenarios {
+						t.Run(d.String()+" "+s.name, func(t *testing.T) {
+							t.Parallel()
+							w := worlds[desk.name]
+							if s.at != nil {
+								w = worlds[s.at.name]
+							}
+							s.perform(&play{T: t, w: w, d: d})
+						})
+					}
+				}
 			})
-		}
+			t.Logf("%s: %d scenarios in %s", sp.name, played, time.Since(begun).Round(100*time.Millisecond))
+		})
 	}
 }
 

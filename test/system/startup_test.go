@@ -46,7 +46,7 @@ func TestAProcessThatCannotRunSaysWhy(t *testing.T) {
 		for flag, change := range map[string]func(*node.Config){
 			"http-addr":  func(c *node.Config) { c.HTTPAddr = strings.TrimPrefix(w.base, "http://") },
 			"grpc-addr":  func(c *node.Config) { c.GRPCAddr = w.addr },
-			"admin-addr": func(c *node.Config) { c.AdminAddr = strings.TrimPrefix(w.node.AdminURL(), "http://") },
+			"admin-addr": func(c *node.Config) { c.AdminAddr = strings.TrimPrefix(w.processes[0].node.AdminURL(), "http://") },
 		} {
 			cfg := quick(t.TempDir())
 			change(&cfg)

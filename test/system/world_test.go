@@ -1,6 +1,7 @@
 package system_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -8,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,13 +18,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/waybill-dev/waybill/internal/node"
 	"github.com/waybill-dev/waybill/internal/rest"
-	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/telemetry"
 )
 
@@ -37,16 +36,17 @@ const (
 	webhookEarlier = "whsec-before-77e0"
 )
 
-// A world is a running process, with everything that is needed to use it.
+// A world is all processes of one Waybill, running, with everything that is
+// needed to use it.
 type world struct {
-	node  *node.Node
-	base  string // URL of the REST interface
-	addr  string // of the gRPC interface
-	dir   string
-	conn  *grpc.ClientConn
-	web   *http.Client
-	admin *user
-	stop  func() error
+	processes []*process
+	base      string // URL of the REST interface
+	addr      string // of the gRPC interface beside it
+	dir       string // of the first process
+	conn      channel
+	web       *http.Client
+	admin     *user
+	stop      func() error
 }
 
 // quick is the configuration of every world: the outside is fast, hashes are
@@ -84,37 +84,36 @@ func start(change func(*node.Config)) (*world, error) {
 	if change != nil {
 		change(&cfg)
 	}
+	return begin([]*process{{cfg: cfg}})
+}
+
+// begin starts all processes of a world at once and returns when all serve.
+func begin(processes []*process) (*world, error) {
+	w := &world{processes: processes, web: &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	n, err := node.New(ctx, cfg)
-	if err != nil {
-		return nil, err
+	if err := w.each(func(p *process) error { return p.start(ctx) }); err != nil {
+		return nil, errors.Join(err, w.each((*process).stop))
 	}
-	run, end := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(run) }()
-	select {
-	case <-n.Started():
-	case err := <-ended:
-		end()
-		return nil, fmt.Errorf("the process did not start: %w", err)
+	w.dir = processes[0].cfg.Data
+	r := router{}
+	for _, p := range processes {
+		conn, err := grpc.NewClient(p.node.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, errors.Join(err, r.Close(), w.each((*process).stop))
+		}
+		r.add(conn, p.cfg.Services...)
+		if url := p.node.HTTPURL(); url != "" {
+			w.base, w.addr = url, p.node.GRPCAddr()
+		}
 	}
-	w := &world{
-		node: n, base: n.HTTPURL(), addr: n.GRPCAddr(), dir: dir,
-		web: &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256}},
-	}
-	if w.conn, err = grpc.NewClient(w.addr, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-		end()
-		return nil, errors.Join(err, <-ended)
-	}
+	w.conn = r
 	w.stop = sync.OnceValue(func() error {
 		worlds.Lock()
 		worlds.all = slices.DeleteFunc(worlds.all, func(o *world) bool { return o == w })
 		worlds.Unlock()
 		w.web.CloseIdleConnections()
-		closed := w.conn.Close()
-		end()
-		return errors.Join(closed, <-ended)
+		return errors.Join(r.Close(), w.each((*process).stop))
 	})
 	worlds.Lock()
 	worlds.all = append(worlds.all, w)
@@ -122,19 +121,115 @@ func start(change func(*node.Config)) (*world, error) {
 	return w, nil
 }
 
+// each does something for every process at once.
+func (w *world) each(do func(*process) error) error {
+	all := make([]error, len(w.processes))
+	var wait sync.WaitGroup
+	for i, p := range w.processes {
+		wait.Go(func() {
+			if err := do(p); err != nil {
+				all[i] = fmt.Errorf("%s: %w", strings.Join(p.cfg.Services, "+"), err)
+			}
+		})
+	}
+	wait.Wait()
+	return errors.Join(all...)
+}
+
+// A process runs some services of a world.
+type process struct {
+	cfg   node.Config
+	node  *node.Node
+	end   context.CancelFunc
+	ended chan error
+}
+
+// start builds the process and returns when it serves.
+func (p *process) start(ctx context.Context) error {
+	n, err := node.New(ctx, p.cfg)
+	if err != nil {
+		return err
+	}
+	run, end := context.WithCancel(context.Background())
+	p.node, p.end, p.ended = n, end, make(chan error, 1)
+	go func() { p.ended <- n.Run(run) }()
+	select {
+	case <-n.Started():
+		return nil
+	case err := <-p.ended:
+		p.ended <- nil // for stop
+		return fmt.Errorf("the process did not start: %w", err)
+	}
+}
+
+// stop ends the process in good order; it does nothing to one that never started.
+func (p *process) stop() error {
+	if p.node == nil {
+		return nil
+	}
+	p.end()
+	return <-p.ended
+}
+
+// A channel reaches all services, wherever they run.
+type channel interface {
+	grpc.ClientConnInterface
+	Close() error
+}
+
+// A router sends each call to the process that runs its service. What belongs to
+// no service, such as reflection, goes to the one beside the gateway.
+type router map[string]*grpc.ClientConn
+
+func (r router) add(conn *grpc.ClientConn, services ...string) {
+	for _, s := range services {
+		r[s] = conn
+	}
+}
+
+// to finds the process for "/waybill.order.v1.OrderService/GetOrder".
+func (r router) to(method string) *grpc.ClientConn {
+	if parts := strings.Split(method, "."); len(parts) > 2 && r[parts[1]] != nil {
+		return r[parts[1]]
+	}
+	return cmp.Or(r["all"], r["gateway"])
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (r router) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return r.to(method).Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (r router) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return r.to(method).NewStream(ctx, desc, method, opts...)
+}
+
+// Close implements channel.
+func (r router) Close() error {
+	var all error
+	closed := map[*grpc.ClientConn]bool{}
+	for _, conn := range r {
+		if !closed[conn] {
+			all = errors.Join(all, conn.Close())
+		}
+		closed[conn] = true
+	}
+	return all
+}
+
 // A kind of world is started at its first use and shared by all tests of it.
 type kind struct {
-	change func(*node.Config)
-	once   sync.Once
-	world  *world
-	err    error
+	name  string
+	once  sync.Once
+	world *world
+	err   error
 }
 
 func (k *kind) get(t *testing.T) *world {
 	t.Helper()
 	k.once.Do(func() {
-		k.world, k.err = start(k.change)
-		if k.err == nil {
+		if k.world, k.err = start(settings[k.name]); k.err == nil {
 			k.world.admin, k.err = k.world.logIn(adminEmail, secret("admin-password"))
 		}
 	})
@@ -144,30 +239,47 @@ func (k *kind) get(t *testing.T) *world {
 	return k.world
 }
 
-// The worlds that tests share. In the shop the carrier moves parcels by itself;
-// at the desk it never does, so that an order stays where a test wants it until
-// the test reports a scan, and a slow payment is slow enough to step in between.
+// The worlds that tests share.
 var (
-	shop = &kind{}
-	desk = &kind{change: atDesk}
+	shop   = &kind{name: "shop"}
+	desk   = &kind{name: "desk"}
+	hasty  = &kind{name: "hasty"}
+	strict = &kind{name: "strict"}
+	short  = &kind{name: "short"}
+	narrow = &kind{name: "narrow"}
+)
 
+// settings tell what is special about a kind of world. In the shop the carrier
+// moves parcels by itself; at the desk it never does, so that an order stays where
+// a test wants it until the test reports a scan, and a slow payment is slow enough
+// to step in between.
+var settings = map[string]func(*node.Config){
+	"shop": func(*node.Config) {},
+	"desk": atDesk,
 	// hasty undoes what is not authorized at once, strict what is not captured at once.
-	hasty  = &kind{change: func(c *node.Config) { atDesk(c); c.Order.Deadline.Held = 20 * time.Millisecond }}
-	strict = &kind{change: func(c *node.Config) { atDesk(c); c.Order.Deadline.Committed = 20 * time.Millisecond }}
+	"hasty":  func(c *node.Config) { slowly(c); c.Order.Deadline.Held = 20 * time.Millisecond },
+	"strict": func(c *node.Config) { slowly(c); c.Order.Deadline.Committed = 20 * time.Millisecond },
 	// short holds goods for less time than it takes to learn what became of a payment.
-	short = &kind{change: briefHolds}
+	"short": briefHolds,
 	// narrow lets nobody ask for much, shows no reflection and bears no spent refresh token.
-	narrow = &kind{change: func(c *node.Config) {
+	"narrow": func(c *node.Config) {
 		c.Reflection = false
 		c.Auth.RefreshGrace = 0
 		c.Limit.UserRate, c.Limit.UserBurst = 0.01, 30
 		c.Limit.IPRate, c.Limit.IPBurst = 0.01, 30
-	}}
-)
+	},
+}
 
 func atDesk(c *node.Config) {
 	c.Shipping.ScanEvery = 0
 	c.Payment.ProviderTimeout, c.Payment.SimulatorDelay = time.Second, 400*time.Millisecond
+}
+
+// slowly is at the desk of a shop whose provider takes so long that what is to
+// happen meanwhile does, also on a busy machine.
+func slowly(c *node.Config) {
+	atDesk(c)
+	c.Payment.ProviderTimeout, c.Payment.SimulatorDelay = 10*time.Second, 3*time.Second
 }
 
 func briefHolds(c *node.Config) {
@@ -177,34 +289,6 @@ func briefHolds(c *node.Config) {
 	c.Payment.FirstRetry, c.Payment.MaxRetry = 6*time.Second, 6*time.Second
 }
 
-// onPostgres gives the same kind of world on a Postgres of the test's own.
-func (k *kind) onPostgres(t *testing.T) *kind {
-	t.Helper()
-	db := newDatabase(t, sqldbtest.StartPostgres(t, true))
-	return &kind{change: func(c *node.Config) {
-		if k.change != nil {
-			k.change(c)
-		}
-		c.DB, c.DBConns = []string{db}, 3
-	}}
-}
-
-// newDatabase makes a database on a Postgres server and gives its URL.
-func newDatabase(t *testing.T, server string) string {
-	t.Helper()
-	ctx := soon(t)
-	c, err := pgx.Connect(ctx, server)
-	must(t, err)
-	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
-	name := "system_" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	_, err = c.Exec(ctx, "CREATE DATABASE "+name)
-	must(t, err)
-	u, err := url.Parse(server)
-	must(t, err)
-	u.Path = "/" + name
-	return u.String()
-}
-
 // The process's own: where everything is written, and what was logged.
 var (
 	scratch string
@@ -212,6 +296,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if code, is := bustest.Child(); is {
+		os.Exit(code)
+	}
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
@@ -259,16 +346,10 @@ func afterwards() []string {
 	var ends sync.Mutex
 	for _, w := range slices.Clone(worlds.all) {
 		ending.Go(func() {
-			unbalanced := w.balanced()
-			metrics, unread := w.get(w.node.AdminURL() + "/metrics")
-			err := errors.Join(unbalanced, unread, w.stop())
-			ends.Lock()
-			defer ends.Unlock()
-			if err != nil {
+			if err := w.finish(); err != nil {
+				ends.Lock()
+				defer ends.Unlock()
 				bad("%v", err)
-			}
-			for _, s := range found(metrics) {
-				bad("the metrics hold %s", s)
 			}
 		})
 	}
@@ -292,21 +373,34 @@ func afterwards() []string {
 	return wrong
 }
 
+// finish looks at the books of a world and at what it tells operators, and stops it.
+func (w *world) finish() error {
+	return errors.Join(w.balanced(), w.each(func(p *process) error {
+		metrics, err := w.get(p.node.AdminURL() + "/metrics")
+		for _, s := range found(metrics) {
+			err = errors.Join(err, fmt.Errorf("the metrics hold %s", s))
+		}
+		return err
+	}), w.stop())
+}
+
 // balanced waits until neither money nor stock is missing anywhere; what is still
 // under way between two services may take a moment.
 func (w *world) balanced() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var wrong []string
-	err := poll(ctx, func() (bool, error) {
-		var err error
-		wrong, err = w.node.Check(ctx)
-		return len(wrong) == 0, err
+	return w.each(func(p *process) error {
+		var wrong []string
+		err := poll(ctx, func() (bool, error) {
+			var err error
+			wrong, err = p.node.Check(ctx)
+			return len(wrong) == 0, err
+		})
+		if len(wrong) > 0 {
+			return fmt.Errorf("the books do not balance: %s", strings.Join(wrong, "; "))
+		}
+		return err
 	})
-	if len(wrong) > 0 {
-		return fmt.Errorf("the books do not balance: %s", strings.Join(wrong, "; "))
-	}
-	return err
 }
 
 // poll asks again until the answer is yes. It is for the few things that nobody

@@ -30,15 +30,25 @@ const (
 //
 //	func TestMain(m *testing.M) { os.Exit(bustest.Main(m)) }
 func Main(m *testing.M) int {
+	if code, is := Child(); is {
+		return code
+	}
+	return m.Run()
+}
+
+// Child is for a TestMain that does more than Main: in a process that was started
+// to be a broker it is one until that ends, and gives the exit code; in any other
+// it does nothing.
+func Child() (code int, is bool) {
 	dir := os.Getenv(envServe)
 	if dir == "" {
-		return m.Run()
+		return 0, false
 	}
 	if err := serve(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return 1, true
 	}
-	return 0
+	return 0, true
 }
 
 // serve is a broker until standard input ends, which it does at the latest with
