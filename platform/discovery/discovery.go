@@ -1,25 +1,20 @@
 // Package discovery says where the other services are. A target is a gRPC
-// target: `dns:///order:9090` asks the DNS, again and again, for all addresses
+// target: `dns:///order:9090` asks the DNS every few seconds for all addresses
 // behind a name (a headless Service in Kubernetes), `static:///a:1,b:2` is a
 // fixed list.
 package discovery
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/dns"
 )
-
-// MinInterval is how soon the DNS may be asked again. A connection that ends
-// asks at once, so this bounds how long a new instance stays unknown.
-const MinInterval = 5 * time.Second
 
 // Targets maps the names of services to their gRPC targets.
 type Targets map[string]string
@@ -75,16 +70,11 @@ func Target(s string) (string, error) {
 }
 
 // DialOptions gives what a client needs to understand every target that Target
-// accepts. The first call also makes the DNS resolver of the process ask as
-// often as MinInterval allows.
-func DialOptions() []grpc.DialOption {
-	setMinInterval()
-	return []grpc.DialOption{grpc.WithResolvers(static{})}
+// accepts. The DNS is asked every interval; 0 is Interval.
+func DialOptions(interval time.Duration) []grpc.DialOption {
+	interval = cmp.Or(interval, Interval)
+	return []grpc.DialOption{grpc.WithResolvers(static{}, names{interval, interval / 5, 6 * interval})}
 }
-
-// The interval belongs to the process, and gRPC wants it set before the first
-// client exists and never again.
-var setMinInterval = sync.OnceFunc(func() { dns.SetMinResolutionInterval(MinInterval) })
 
 // static resolves a fixed list of addresses.
 type static struct{}

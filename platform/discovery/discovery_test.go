@@ -60,7 +60,7 @@ func TestAStaticListSpreadsCallsOverAllServers(t *testing.T) {
 		}
 		target += lis.Addr().String()
 	}
-	conn, err := grpc.NewClient(target, append(DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(target, append(DialOptions(0), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))...)
 	if err != nil {
 		t.Fatal(err)

@@ -40,6 +40,7 @@ type Message struct {
 	Lines         []*Line                `protobuf:"bytes,5,rep,name=lines,proto3" json:"lines,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	UserId        string                 `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	ResumeToken   string                 `protobuf:"bytes,8,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -119,6 +120,13 @@ func (x *Message) GetLabels() map[string]string {
 func (x *Message) GetUserId() string {
 	if x != nil {
 		return x.UserId
+	}
+	return ""
+}
+
+func (x *Message) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
 	}
 	return ""
 }
@@ -267,7 +275,7 @@ var File_platform_rpc_internal_echov1_echo_proto protoreflect.FileDescriptor
 
 const file_platform_rpc_internal_echov1_echo_proto_rawDesc = "" +
 	"\n" +
-	"'platform/rpc/internal/echov1/echo.proto\x12\x1cwaybill.platform.rpc.echo.v1\x1a\x1bbuf/validate/validate.proto\x1a waybill/options/v1/options.proto\"\xf6\x02\n" +
+	"'platform/rpc/internal/echov1/echo.proto\x12\x1cwaybill.platform.rpc.echo.v1\x1a\x1bbuf/validate/validate.proto\x1a waybill/options/v1/options.proto\"\x9f\x03\n" +
 	"\aMessage\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1b\n" +
@@ -276,7 +284,8 @@ const file_platform_rpc_internal_echov1_echo_proto_rawDesc = "" +
 	"\x06amount\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x06amount\x12B\n" +
 	"\x05lines\x18\x05 \x03(\v2\".waybill.platform.rpc.echo.v1.LineB\b\xbaH\x05\x92\x01\x02\x10dR\x05lines\x12I\n" +
 	"\x06labels\x18\x06 \x03(\v21.waybill.platform.rpc.echo.v1.Message.LabelsEntryR\x06labels\x12$\n" +
-	"\auser_id\x18\a \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x1a9\n" +
+	"\auser_id\x18\a \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x12'\n" +
+	"\fresume_token\x18\b \x01(\tB\x04\xa0\xf4\x18\x01R\vresumeToken\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
@@ -288,7 +297,7 @@ const file_platform_rpc_internal_echov1_echo_proto_rawDesc = "" +
 	"\x05inner\x18\x01 \x01(\v2).waybill.platform.rpc.echo.v1.Wrong.InnerR\x05inner\x1aC\n" +
 	"\x05Inner\x12:\n" +
 	"\x04text\x18\x01 \x01(\tB&\xbaH#\xba\x01 \n" +
-	"\x05wrong\x12\x05wrong\x1a\x10this.nothing() >R\x04text2\xcd\x06\n" +
+	"\x05wrong\x12\x05wrong\x1a\x10this.nothing() >R\x04text2\xb1\a\n" +
 	"\vEchoService\x12c\n" +
 	"\aAnybody\x12%.waybill.platform.rpc.echo.v1.Message\x1a%.waybill.platform.rpc.echo.v1.Message\"\n" +
 	"\xca\xf3\x18\x02\b\x01\xd0\xf3\x18\x01\x12h\n" +
@@ -300,7 +309,8 @@ const file_platform_rpc_internal_echov1_echo_proto_rawDesc = "" +
 	"\n" +
 	"AnyService\x12%.waybill.platform.rpc.echo.v1.Message\x1a%.waybill.platform.rpc.echo.v1.Message\"\v\xca\xf3\x18\x03\"\x01*\xd0\xf3\x18\x02\x12d\n" +
 	"\x05Watch\x12%.waybill.platform.rpc.echo.v1.Message\x1a%.waybill.platform.rpc.echo.v1.Message\"\v\xca\xf3\x18\x03\x12\x01\x01\xd0\xf3\x18\x010\x01\x12e\n" +
-	"\x04Talk\x12%.waybill.platform.rpc.echo.v1.Message\x1a%.waybill.platform.rpc.echo.v1.Message\"\v\xca\xf3\x18\x03\x12\x01\x01\xd0\xf3\x18\x01(\x010\x012k\n" +
+	"\x04Talk\x12%.waybill.platform.rpc.echo.v1.Message\x1a%.waybill.platform.rpc.echo.v1.Message\"\v\xca\xf3\x18\x03\x12\x01\x01\xd0\xf3\x18\x01(\x010\x01\x12b\n" +
+	"\x06Upload\x12%.waybill.platform.rpc.echo.v1.Message\x1a\".waybill.platform.rpc.echo.v1.Line\"\v\xca\xf3\x18\x03\x12\x01\x01\xd0\xf3\x18\x04(\x012k\n" +
 	"\x0fNoAccessService\x12X\n" +
 	"\x02Do\x12%.waybill.platform.rpc.echo.v1.Message\x1a%.waybill.platform.rpc.echo.v1.Message\"\x04\xd0\xf3\x18\x012t\n" +
 	"\x12EmptyAccessService\x12^\n" +
@@ -347,26 +357,28 @@ var file_platform_rpc_internal_echov1_echo_proto_depIdxs = []int32{
 	0,  // 8: waybill.platform.rpc.echo.v1.EchoService.AnyService:input_type -> waybill.platform.rpc.echo.v1.Message
 	0,  // 9: waybill.platform.rpc.echo.v1.EchoService.Watch:input_type -> waybill.platform.rpc.echo.v1.Message
 	0,  // 10: waybill.platform.rpc.echo.v1.EchoService.Talk:input_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 11: waybill.platform.rpc.echo.v1.NoAccessService.Do:input_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 12: waybill.platform.rpc.echo.v1.EmptyAccessService.Do:input_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 13: waybill.platform.rpc.echo.v1.NoIdempotencyService.Do:input_type -> waybill.platform.rpc.echo.v1.Message
-	1,  // 14: waybill.platform.rpc.echo.v1.NoKeyService.Do:input_type -> waybill.platform.rpc.echo.v1.Line
-	2,  // 15: waybill.platform.rpc.echo.v1.WrongRuleService.Do:input_type -> waybill.platform.rpc.echo.v1.Wrong
-	0,  // 16: waybill.platform.rpc.echo.v1.EchoService.Anybody:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 17: waybill.platform.rpc.echo.v1.EchoService.Customers:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 18: waybill.platform.rpc.echo.v1.EchoService.Write:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 19: waybill.platform.rpc.echo.v1.EchoService.Staff:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 20: waybill.platform.rpc.echo.v1.EchoService.OrderOnly:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 21: waybill.platform.rpc.echo.v1.EchoService.AnyService:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 22: waybill.platform.rpc.echo.v1.EchoService.Watch:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 23: waybill.platform.rpc.echo.v1.EchoService.Talk:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 24: waybill.platform.rpc.echo.v1.NoAccessService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 25: waybill.platform.rpc.echo.v1.EmptyAccessService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 26: waybill.platform.rpc.echo.v1.NoIdempotencyService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 27: waybill.platform.rpc.echo.v1.NoKeyService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
-	0,  // 28: waybill.platform.rpc.echo.v1.WrongRuleService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
-	16, // [16:29] is the sub-list for method output_type
-	3,  // [3:16] is the sub-list for method input_type
+	0,  // 11: waybill.platform.rpc.echo.v1.EchoService.Upload:input_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 12: waybill.platform.rpc.echo.v1.NoAccessService.Do:input_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 13: waybill.platform.rpc.echo.v1.EmptyAccessService.Do:input_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 14: waybill.platform.rpc.echo.v1.NoIdempotencyService.Do:input_type -> waybill.platform.rpc.echo.v1.Message
+	1,  // 15: waybill.platform.rpc.echo.v1.NoKeyService.Do:input_type -> waybill.platform.rpc.echo.v1.Line
+	2,  // 16: waybill.platform.rpc.echo.v1.WrongRuleService.Do:input_type -> waybill.platform.rpc.echo.v1.Wrong
+	0,  // 17: waybill.platform.rpc.echo.v1.EchoService.Anybody:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 18: waybill.platform.rpc.echo.v1.EchoService.Customers:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 19: waybill.platform.rpc.echo.v1.EchoService.Write:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 20: waybill.platform.rpc.echo.v1.EchoService.Staff:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 21: waybill.platform.rpc.echo.v1.EchoService.OrderOnly:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 22: waybill.platform.rpc.echo.v1.EchoService.AnyService:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 23: waybill.platform.rpc.echo.v1.EchoService.Watch:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 24: waybill.platform.rpc.echo.v1.EchoService.Talk:output_type -> waybill.platform.rpc.echo.v1.Message
+	1,  // 25: waybill.platform.rpc.echo.v1.EchoService.Upload:output_type -> waybill.platform.rpc.echo.v1.Line
+	0,  // 26: waybill.platform.rpc.echo.v1.NoAccessService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 27: waybill.platform.rpc.echo.v1.EmptyAccessService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 28: waybill.platform.rpc.echo.v1.NoIdempotencyService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 29: waybill.platform.rpc.echo.v1.NoKeyService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
+	0,  // 30: waybill.platform.rpc.echo.v1.WrongRuleService.Do:output_type -> waybill.platform.rpc.echo.v1.Message
+	17, // [17:31] is the sub-list for method output_type
+	3,  // [3:17] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name

@@ -34,6 +34,7 @@ const (
 	EchoService_AnyService_FullMethodName = "/waybill.platform.rpc.echo.v1.EchoService/AnyService"
 	EchoService_Watch_FullMethodName      = "/waybill.platform.rpc.echo.v1.EchoService/Watch"
 	EchoService_Talk_FullMethodName       = "/waybill.platform.rpc.echo.v1.EchoService/Talk"
+	EchoService_Upload_FullMethodName     = "/waybill.platform.rpc.echo.v1.EchoService/Upload"
 )
 
 // EchoServiceClient is the client API for EchoService service.
@@ -48,6 +49,7 @@ type EchoServiceClient interface {
 	AnyService(ctx context.Context, in *Message, opts ...grpc.CallOption) (*Message, error)
 	Watch(ctx context.Context, in *Message, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Message], error)
 	Talk(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Message, Message], error)
+	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Message, Line], error)
 }
 
 type echoServiceClient struct {
@@ -150,6 +152,19 @@ func (c *echoServiceClient) Talk(ctx context.Context, opts ...grpc.CallOption) (
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type EchoService_TalkClient = grpc.BidiStreamingClient[Message, Message]
 
+func (c *echoServiceClient) Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Message, Line], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EchoService_ServiceDesc.Streams[2], EchoService_Upload_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Message, Line]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EchoService_UploadClient = grpc.ClientStreamingClient[Message, Line]
+
 // EchoServiceServer is the server API for EchoService service.
 // All implementations must embed UnimplementedEchoServiceServer
 // for forward compatibility.
@@ -162,6 +177,7 @@ type EchoServiceServer interface {
 	AnyService(context.Context, *Message) (*Message, error)
 	Watch(*Message, grpc.ServerStreamingServer[Message]) error
 	Talk(grpc.BidiStreamingServer[Message, Message]) error
+	Upload(grpc.ClientStreamingServer[Message, Line]) error
 	mustEmbedUnimplementedEchoServiceServer()
 }
 
@@ -195,6 +211,9 @@ func (UnimplementedEchoServiceServer) Watch(*Message, grpc.ServerStreamingServer
 }
 func (UnimplementedEchoServiceServer) Talk(grpc.BidiStreamingServer[Message, Message]) error {
 	return status.Error(codes.Unimplemented, "method Talk not implemented")
+}
+func (UnimplementedEchoServiceServer) Upload(grpc.ClientStreamingServer[Message, Line]) error {
+	return status.Error(codes.Unimplemented, "method Upload not implemented")
 }
 func (UnimplementedEchoServiceServer) mustEmbedUnimplementedEchoServiceServer() {}
 func (UnimplementedEchoServiceServer) testEmbeddedByValue()                     {}
@@ -343,6 +362,13 @@ func _EchoService_Talk_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type EchoService_TalkServer = grpc.BidiStreamingServer[Message, Message]
 
+func _EchoService_Upload_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(EchoServiceServer).Upload(&grpc.GenericServerStream[Message, Line]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EchoService_UploadServer = grpc.ClientStreamingServer[Message, Line]
+
 // EchoService_ServiceDesc is the grpc.ServiceDesc for EchoService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -385,6 +411,11 @@ var EchoService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Talk",
 			Handler:       _EchoService_Talk_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Upload",
+			Handler:       _EchoService_Upload_Handler,
 			ClientStreams: true,
 		},
 	},
