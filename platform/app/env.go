@@ -29,7 +29,11 @@ type Env struct {
 	// in this process or over the network; the caller cannot tell which.
 	Conn func(from, to string) grpc.ClientConnInterface
 
+	// NewReactor makes the reactors; nil is react.New.
+	NewReactor func(react.Config) (*react.Reactor, error)
+
 	Now      func() time.Time
+	NewID    func() string // default: UUIDs of version 7
 	Tracer   trace.Tracer
 	Meter    metric.Meter
 	Owner    string // names this process among the replicas of its services
@@ -52,7 +56,11 @@ func (e *Env) WithDB(ctx context.Context, service string, build func(db *sqldb.D
 
 // Reactor makes the reactor of a service that keeps its state in db.
 func (e *Env) Reactor(m *react.Machine, db *sqldb.DB) (*react.Reactor, error) {
-	return react.New(react.Config{
-		Machine: m, DB: db, Bus: e.Bus, Log: e.Log, Owner: e.Owner, MaxBatch: e.MaxBatch, Now: e.Now, Tracer: e.Tracer, Meter: e.Meter,
+	build := e.NewReactor
+	if build == nil {
+		build = react.New
+	}
+	return build(react.Config{
+		Machine: m, DB: db, Bus: e.Bus, Log: e.Log, Owner: e.Owner, MaxBatch: e.MaxBatch, Now: e.Now, NewID: e.NewID, Tracer: e.Tracer, Meter: e.Meter,
 	})
 }

@@ -28,7 +28,24 @@ type Delivery struct {
 	header  nats.Header
 	reply   string
 	conn    *nats.Conn
+	answer  func(End, time.Duration) error // instead of conn
 	settled atomic.Bool
+}
+
+// An End is how a Delivery ends.
+type End uint8
+
+// The ends.
+const (
+	Acked  End = iota + 1 // the message is done with
+	Nakked                // it is to come again, after a while
+	Termed                // it can never be handled
+)
+
+// NewDelivery makes a delivery that did not come over a broker, for those who
+// play one. The function given hears how it ended; the delay is that of Nak.
+func NewDelivery(m Msg, stream string, seq, deliveries uint64, at time.Time, ended func(how End, delay time.Duration) error) *Delivery {
+	return &Delivery{Msg: m, Stream: stream, Seq: seq, Deliveries: deliveries, Time: at, answer: ended}
 }
 
 // Header gives the value of a header, or "" if there is none. Keys are
@@ -43,14 +60,14 @@ func (d *Delivery) Header(key string) string {
 // Ack ends the delivery: the message will not come again. It does not wait for
 // the broker; a lost acknowledgement means one more delivery. Ending a delivery
 // twice does nothing.
-func (d *Delivery) Ack() error { return d.settle(ackBody) }
+func (d *Delivery) Ack() error { return d.settle(Acked, 0, ackBody) }
 
 // Nak asks for the message again after delay.
 func (d *Delivery) Nak(delay time.Duration) error {
 	if delay <= 0 {
-		return d.settle([]byte("-NAK"))
+		return d.settle(Nakked, 0, []byte("-NAK"))
 	}
-	return d.settle(append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}'))
+	return d.settle(Nakked, delay, append(strconv.AppendInt([]byte(`-NAK {"delay": `), delay.Nanoseconds(), 10), '}'))
 }
 
 // Term ends the delivery of a message that can never be handled: it will not
@@ -62,12 +79,12 @@ func (d *Delivery) Term(reason string) error {
 		}
 		return r
 	}, reason)
-	return d.settle([]byte(strings.TrimSpace("+TERM " + reason)))
+	return d.settle(Termed, 0, []byte(strings.TrimSpace("+TERM "+reason)))
 }
 
 // InProgress starts the AckWait anew for a message that takes long.
 func (d *Delivery) InProgress() error {
-	if d.settled.Load() {
+	if d.settled.Load() || d.answer != nil {
 		return nil
 	}
 	return d.respond(progressBody)
@@ -75,9 +92,12 @@ func (d *Delivery) InProgress() error {
 
 var ackBody, progressBody = []byte("+ACK"), []byte("+WPI")
 
-func (d *Delivery) settle(body []byte) error {
+func (d *Delivery) settle(how End, delay time.Duration, body []byte) error {
 	if !d.settled.CompareAndSwap(false, true) {
 		return nil
+	}
+	if d.answer != nil {
+		return d.answer(how, delay)
 	}
 	if err := d.respond(body); err != nil {
 		d.settled.Store(false)

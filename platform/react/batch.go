@@ -33,7 +33,8 @@ type item struct {
 	trace    trace.SpanContext
 	span     trace.Span
 	hops     int64
-	replied  chan error // capacity 1; nil for events
+	replied  chan error  // capacity 1; nil for events
+	done     func(error) // told like replied, at once
 
 	err   error // of the last run
 	retry bool  // the event is to be delivered again
@@ -90,8 +91,7 @@ func (r *Reactor) run(ctx context.Context, items []*item) error {
 	}
 	committed = true
 
-	r.relay.Offer(w.events)
-	r.effects.Offer(w.calls)
+	r.offer(w.events, w.calls)
 	for _, fn := range w.after {
 		fn()
 	}

@@ -44,11 +44,7 @@ func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err 
 
 // fold gives a call's result to its step and waits until it is stored.
 func (r *Reactor) fold(ctx context.Context, c *effect.Call, result any) error {
-	p := r.machine.effects[c.Kind]
-	it := &item{call: c, trace: parseTrace(c.Traceparent), hops: c.Hops, replied: make(chan error, 1)}
-	it.needs = func(v *View) []Ref { return p.needs(v, c) }
-	it.step = func(v *View) error { return p.step(v, c, result) }
-	r.startSpan(it, "fold "+c.Kind, trace.SpanKindInternal)
+	it := r.folding(c, result)
 	// The queue outlives the runner, so that results in hand are still stored.
 	select {
 	case r.queue <- it:
@@ -61,6 +57,24 @@ func (r *Reactor) fold(ctx context.Context, c *effect.Call, result any) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// folding gives the item that folds a call's result.
+func (r *Reactor) folding(c *effect.Call, result any) *item {
+	p := r.machine.effects[c.Kind]
+	it := &item{call: c, trace: parseTrace(c.Traceparent), hops: c.Hops, replied: make(chan error, 1)}
+	it.needs = func(v *View) []Ref { return p.needs(v, c) }
+	it.step = func(v *View) error { return p.step(v, c, result) }
+	r.startSpan(it, "fold "+c.Kind, trace.SpanKindInternal)
+	return it
+}
+
+// due gives the item that does what one sweep demands for an aggregate.
+func due(s Sweep, id string) *item {
+	it := &item{replied: make(chan error, 1)}
+	it.needs = func(v *View) []Ref { return s.Needs(v, id) }
+	it.step = func(v *View) error { return s.Step(v, id) }
+	return it
 }
 
 // sweep runs the steps of one sweep for what is due.
@@ -88,9 +102,7 @@ func (r *Reactor) sweepOnce(ctx context.Context, s Sweep) {
 		}
 		waiting := make([]*item, 0, len(ids))
 		for _, id := range ids {
-			it := &item{replied: make(chan error, 1)}
-			it.needs = func(v *View) []Ref { return s.Needs(v, id) }
-			it.step = func(v *View) error { return s.Step(v, id) }
+			it := due(s, id)
 			if r.enqueue(ctx, it) != nil {
 				return
 			}

@@ -69,6 +69,8 @@ type Reactor struct {
 	relay   *outbox.Relay
 	effects *effect.Runner
 	metrics *metrics
+	admit   func(ctx context.Context, it *item) error          // takes an item to be done
+	offer   func(events []*outbox.Event, calls []*effect.Call) // passes on what was just committed
 
 	queue chan *item
 	quit  chan struct{} // closed when no more items are accepted
@@ -82,8 +84,32 @@ type Reactor struct {
 // New makes a reactor that does nothing until Start. The database must have the
 // platform's tables and the service's own.
 func New(cfg Config) (*Reactor, error) {
-	if cfg.Machine == nil || cfg.DB == nil || cfg.Bus == nil || cfg.Log == nil {
-		return nil, errors.New("react: Machine, DB, Bus and Log are required")
+	if cfg.Bus == nil {
+		return nil, errors.New("react: Bus is required")
+	}
+	r, err := newReactor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	cfg = r.cfg
+	r.relay = outbox.NewRelay(outbox.Config{
+		Service: cfg.Machine.name, Owner: cfg.Owner, DB: cfg.DB, Bus: cfg.Bus, Now: cfg.Now, Log: cfg.Log,
+	})
+	r.effects = effect.NewRunner(effect.Config{
+		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, Parallel: cfg.Calls, Now: cfg.Now, Log: cfg.Log,
+	})
+	r.admit = r.queueUp
+	r.offer = func(events []*outbox.Event, calls []*effect.Call) {
+		r.relay.Offer(events)
+		r.effects.Offer(calls)
+	}
+	return r, nil
+}
+
+// newReactor makes a reactor that lacks whatever moves it.
+func newReactor(cfg Config) (*Reactor, error) {
+	if cfg.Machine == nil || cfg.DB == nil || cfg.Log == nil {
+		return nil, errors.New("react: Machine, DB and Log are required")
 	}
 	if cfg.Owner == "" {
 		cfg.Owner = uuid.NewString()
@@ -101,21 +127,14 @@ func New(cfg Config) (*Reactor, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reactor{
+	return &Reactor{
 		cfg:     cfg,
 		machine: cfg.Machine,
 		metrics: m,
 		queue:   make(chan *item, queueSize),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
-	}
-	r.relay = outbox.NewRelay(outbox.Config{
-		Service: cfg.Machine.name, Owner: cfg.Owner, DB: cfg.DB, Bus: cfg.Bus, Now: cfg.Now, Log: cfg.Log,
-	})
-	r.effects = effect.NewRunner(effect.Config{
-		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, Parallel: cfg.Calls, Now: cfg.Now, Log: cfg.Log,
-	})
-	return r, nil
+	}, nil
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
@@ -241,8 +260,11 @@ func (r *Reactor) loop() {
 	}
 }
 
-// enqueue hands an item to the loop; it waits if the loop is behind.
-func (r *Reactor) enqueue(ctx context.Context, it *item) error {
+// enqueue hands an item over to be done; it waits if much is to be done.
+func (r *Reactor) enqueue(ctx context.Context, it *item) error { return r.admit(ctx, it) }
+
+// queueUp hands an item to the loop.
+func (r *Reactor) queueUp(ctx context.Context, it *item) error {
 	select {
 	case <-r.quit:
 		return errs.E(errs.Unavailable, "SHUTTING_DOWN", "the %s service is shutting down; try again", r.machine.name)
@@ -285,6 +307,9 @@ func (r *Reactor) finish(it *item) {
 	if it.err != nil && (it.delivery != nil || errs.KindOf(it.err) == errs.Internal) {
 		r.cfg.Log.Warn("step failed", "service", r.machine.name, "what", it.what(), "event_id", it.eventID(), "trace_id", it.trace.TraceID().String(),
 			"again", it.retry, "error", it.err)
+	}
+	if it.done != nil {
+		it.done(it.err)
 	}
 	if it.replied != nil {
 		it.replied <- it.err

@@ -31,6 +31,7 @@ type Dialect uint8
 const (
 	Postgres Dialect = iota + 1
 	SQLite
+	InMemory // of Memory; it takes the SQL that is written for PostgreSQL
 )
 
 // String gives the dialect's name, which is also the folder of its migrations.
@@ -40,6 +41,8 @@ func (d Dialect) String() string {
 		return "postgres"
 	case SQLite:
 		return "sqlite"
+	case InMemory:
+		return "memory"
 	}
 	return fmt.Sprintf("dialect(%d)", uint8(d))
 }

@@ -65,7 +65,10 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Un
 	if err != nil {
 		return nil, err
 	}
-	newID := func() string { return uuid.Must(uuid.NewV7()).String() }
+	newID := env.NewID
+	if newID == nil {
+		newID = func() string { return uuid.Must(uuid.NewV7()).String() }
+	}
 	server := rpc.New(s, saga.NewCommands(reactor, newID, steps), hub)
 	return &app.Unit{
 		Name:     saga.Name,

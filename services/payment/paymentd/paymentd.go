@@ -63,21 +63,26 @@ func (c Config) Validate() error {
 }
 
 // New opens and migrates the database of the payment service and builds the
-// service on env. It starts nothing: that is for whoever runs the unit. After an
-// error nothing is left open.
+// service on env, with a simulated provider. It starts nothing: that is for
+// whoever runs the unit. After an error nothing is left open.
 func New(ctx context.Context, env *app.Env, cfg Config) (*app.Unit, error) {
+	return NewWith(ctx, env, cfg, simulator.New(cfg.SimulatorDelay))
+}
+
+// NewWith is New with a provider of one's own.
+func NewWith(ctx context.Context, env *app.Env, cfg Config, provider payment.Provider) (*app.Unit, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return env.WithDB(ctx, "payment", func(db *sqldb.DB) (*app.Unit, error) { return build(ctx, env, cfg, db) })
+	return env.WithDB(ctx, "payment", func(db *sqldb.DB) (*app.Unit, error) { return build(ctx, env, cfg, db, provider) })
 }
 
-func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB) (*app.Unit, error) {
+func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, provider payment.Provider) (*app.Unit, error) {
 	if err := Migrate(ctx, db); err != nil {
 		return nil, err
 	}
 	machine, commands, err := saga.NewMachine(saga.Config{
-		Provider: simulator.New(cfg.SimulatorDelay),
+		Provider: provider,
 		Policy: payment.Policy{
 			ProviderTimeout: cfg.ProviderTimeout, Margin: cfg.Margin,
 			FirstRetry: cfg.FirstRetry, MaxRetry: cfg.MaxRetry, GiveUp: cfg.GiveUp,
