@@ -46,7 +46,7 @@ func openPostgres(ctx context.Context, cfg Config) (*postgres, error) {
 	if pc.ConnConfig.ConnectTimeout == 0 {
 		pc.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
-	if pc.ConnConfig.ValidateConnect == nil {
+	if pc.ConnConfig.ValidateConnect == nil && !cfg.ReadOnly {
 		// Decisions are made on the primary only, so a standby is no answer.
 		pc.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
@@ -72,6 +72,9 @@ func (c Config) runtimeParams(to map[string]string) {
 	to["default_transaction_isolation"] = "read committed"
 	if c.Schema != "" {
 		to["search_path"] = quote(c.Schema)
+	}
+	if c.ReadOnly {
+		to["default_transaction_read_only"] = "on"
 	}
 	for name, value := range map[string]string{
 		"application_name": strings.TrimSuffix("waybill "+c.Schema, " "),
@@ -114,7 +117,7 @@ func (p *postgres) afterConnect(ctx context.Context, conn *pgx.Conn) error {
 // createSchema makes the schema if it does not exist; a role that may not make
 // one can use one that does.
 func (p *postgres) createSchema(ctx context.Context) error {
-	if p.cfg.Schema == "" {
+	if p.cfg.Schema == "" || p.cfg.ReadOnly {
 		return p.ping(ctx)
 	}
 	exists := func() (ok bool, err error) {

@@ -72,6 +72,10 @@ type Config struct {
 	LockTimeout      time.Duration
 	IdleInTxTimeout  time.Duration
 
+	// ReadOnly opens a database that exists, for reading: PostgreSQL then refuses
+	// to write, and a standby will do; of SQLite nothing is made that is missing.
+	ReadOnly bool
+
 	// AllowVolatile opens a PostgreSQL that may forget commits (fsync,
 	// full_page_writes or synchronous_commit off). It is for tests.
 	AllowVolatile bool

@@ -46,7 +46,11 @@ func openSQLite(ctx context.Context, cfg Config) (_ *sqlite, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeFile(path); err != nil {
+	if cfg.ReadOnly {
+		if _, err := os.Stat(path); err != nil {
+			return nil, errs.Wrap(err, errs.NotFound, "NO_DATABASE", "there is no database %s", path)
+		}
+	} else if err := makeFile(path); err != nil {
 		return nil, errs.Wrap(err, errs.FailedPrecondition, "DATABASE_FILE", "the database file %s cannot be made", path)
 	}
 	lock, err := lockFile(path + ".lock")
