@@ -68,7 +68,7 @@ func (s *Server) trace(c *call) {
 
 // admit decides everything that can be decided without the request.
 func (s *Server) admit(c *call) error {
-	if !s.gate.enter(c.stream && !c.probe) {
+	if !s.gate.enter(c.stream && !c.probe, c.endless) {
 		return stopping()
 	}
 	c.undo = append(c.room[:0], s.leave)
@@ -161,7 +161,7 @@ func (s *Server) probeEnd(c *call) error {
 // tie ends the stream when the server stops.
 func (s *Server) tie(ctx context.Context, c *call) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	untie, ok := s.gate.tie(cancel)
+	untie, ok := s.gate.tie(cancel, c.endless)
 	if !ok {
 		cancel(nil)
 		return stopping()

@@ -14,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -29,6 +30,7 @@ import (
 	optionsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/options/v1"
 
 	"github.com/waybill-dev/waybill/platform/discovery"
+	"github.com/waybill-dev/waybill/platform/rpc/internal/balance"
 )
 
 // DialConfig is how a client calls; the zero value is good.
@@ -36,16 +38,18 @@ type DialConfig struct {
 	TLS          *tls.Config          // nil: plain text
 	Timeout      time.Duration        // of unary calls that bring none: 10 s
 	ForwardToken bool                 // make calls in the name of the user whose call caused them
-	WaitForReady bool                 // calls that may be repeated wait for a server instead of failing when there is none
+	Patience     time.Duration        // how long calls wait for a server while none is ready: they fail at once
+	Resolve      time.Duration        // how often the DNS is asked where the servers are: 5 s
 	Tracer       trace.TracerProvider // nil: no traces
 	MaxMessage   int                  // bytes of one answer: 4 MiB
 	Options      []grpc.DialOption    // anything else
 }
 
 // Dial gives a client for a target of package discovery. It does not wait for a
-// connection. Calls are spread over all servers that are ready. Calls that the
-// contract allows to be repeated are repeated when a server is away: three
-// attempts at most, and hardly any while most of them fail.
+// connection. Calls are spread over all servers that are ready and do not fail
+// while others succeed. Calls that the contract allows to be repeated are repeated
+// when a server is away: three attempts at most, and hardly any while most of them
+// fail. Patience is for all calls: before one is sent, waiting repeats nothing.
 func Dial(target string, cfg DialConfig) (*grpc.ClientConn, error) {
 	target, err := discovery.Target(target)
 	if err != nil {
@@ -62,10 +66,13 @@ func Dial(target string, cfg DialConfig) (*grpc.ClientConn, error) {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
 	d := &dialled{cfg, newSpans(cfg.Tracer, true)}
-	opts := append(discovery.DialOptions(),
+	opts := append(discovery.DialOptions(cfg.Resolve),
 		grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultServiceConfig(serviceConfig(cfg.WaitForReady)),
+		grpc.WithDefaultServiceConfig(serviceConfig(cfg.Patience)),
 		grpc.WithDisableServiceConfig(), // who controls the DNS does not control retries
+		// A server that was away for long is not kept waiting as long again.
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
+			BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(cfg.MaxMessage)),
 		grpc.WithUnaryInterceptor(d.unary),
@@ -153,10 +160,10 @@ func (c DialConfig) forward(ctx context.Context) context.Context {
 // The parts of a gRPC service config that are used here.
 type (
 	config struct {
-		Balancing  []map[string]struct{} `json:"loadBalancingConfig"`
-		Health     map[string]string     `json:"healthCheckConfig"`
-		Throttling throttling            `json:"retryThrottling"`
-		Methods    []methodConfig        `json:"methodConfig,omitempty"`
+		Balancing  []map[string]balance.Config `json:"loadBalancingConfig"`
+		Health     map[string]string           `json:"healthCheckConfig"`
+		Throttling throttling                  `json:"retryThrottling"`
+		Methods    []methodConfig              `json:"methodConfig,omitempty"`
 	}
 	throttling struct {
 		MaxTokens  int     `json:"maxTokens"`
@@ -165,7 +172,7 @@ type (
 	methodConfig struct {
 		Name         []methodName `json:"name"`
 		WaitForReady bool         `json:"waitForReady,omitempty"`
-		Retry        retryPolicy  `json:"retryPolicy"`
+		Retry        *retryPolicy `json:"retryPolicy,omitempty"`
 	}
 	methodName struct {
 		Service string `json:"service"`
@@ -180,33 +187,41 @@ type (
 	}
 )
 
-// serviceConfig tells clients how to call the services of the contract. Only
-// methods that may be repeated are retried, only when no server was there to
-// answer. A tenth of a token per success and one per failure keep retries below
-// a tenth of the calls once a server is really down.
-func serviceConfig(waitForReady bool) string {
-	var names []methodName
+// serviceConfig tells clients how to call the services of the contract. All calls
+// wait for a server, with patience. Only methods that may be repeated are retried,
+// only when no server was there to answer. A failure costs a token and a success
+// brings a tenth of one, and below half of them nothing is retried: the calls that
+// die with one server, up to 100 at once, are made again, and a service that is
+// really down gets 100 retries and then a tenth more calls than were made, at most.
+func serviceConfig(patience time.Duration) string {
+	var again, once []methodName
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		for i := range f.Services().Len() {
 			svc := f.Services().Get(i)
 			for j := range svc.Methods().Len() {
-				if md := svc.Methods().Get(j); repeatable(md) {
-					names = append(names, methodName{string(svc.FullName()), string(md.Name())})
+				md := svc.Methods().Get(j)
+				name := methodName{string(svc.FullName()), string(md.Name())}
+				switch {
+				case repeatable(md):
+					again = append(again, name)
+				case proto.HasExtension(md.Options(), optionsv1.E_Idempotency): // the contract, not health or reflection
+					once = append(once, name)
 				}
 			}
 		}
 		return true
 	})
 	c := config{
-		Balancing:  []map[string]struct{}{{"round_robin": {}}},
+		Balancing:  []map[string]balance.Config{{balance.Name: {Patience: patience}}},
 		Health:     map[string]string{"serviceName": ""},
-		Throttling: throttling{MaxTokens: 10, TokenRatio: 0.1},
+		Throttling: throttling{MaxTokens: 200, TokenRatio: 0.1},
 	}
-	if len(names) > 0 {
-		slices.SortFunc(names, func(a, b methodName) int { return strings.Compare(a.Service+"/"+a.Method, b.Service+"/"+b.Method) })
-		c.Methods = []methodConfig{{Name: names, WaitForReady: waitForReady, Retry: retryPolicy{
-			MaxAttempts: 3, InitialBackoff: "0.05s", MaxBackoff: "1s", Multiplier: 2, Codes: []string{"UNAVAILABLE"},
-		}}}
+	retry := &retryPolicy{MaxAttempts: 3, InitialBackoff: "0.05s", MaxBackoff: "1s", Multiplier: 2, Codes: []string{"UNAVAILABLE"}}
+	for _, m := range []methodConfig{{again, patience > 0, retry}, {once, patience > 0, nil}} {
+		if len(m.Name) > 0 {
+			slices.SortFunc(m.Name, func(a, b methodName) int { return strings.Compare(a.Service+"/"+a.Method, b.Service+"/"+b.Method) })
+			c.Methods = append(c.Methods, m)
+		}
 	}
 	b, err := json.Marshal(c)
 	if err != nil { // plain structs of strings and numbers always encode

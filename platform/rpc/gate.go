@@ -6,26 +6,30 @@ import (
 )
 
 // gate counts the calls under way and ends them in order when the server stops:
-// streams first, since they do not end by themselves.
+// endless streams first, since they do not end by themselves; other streams when
+// there is no more time for them.
 type gate struct {
 	mu       sync.Mutex
 	calls    int
-	draining bool // no more streams
+	draining bool // no more endless streams
+	cut      bool // no more streams
 	closed   bool // no more calls
 	idle     chan struct{}
-	streams  map[*context.CancelCauseFunc]struct{}
+	streams  map[*context.CancelCauseFunc]bool // whether it is endless
 }
 
 // enter lets a call in, unless it is too late for it.
-func (g *gate) enter(stream bool) bool {
+func (g *gate) enter(stream, endless bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || stream && g.draining {
+	if g.closed || g.late(stream, endless) {
 		return false
 	}
 	g.calls++
 	return true
 }
+
+func (g *gate) late(stream, endless bool) bool { return stream && (g.cut || g.draining && endless) }
 
 func (g *gate) leave() {
 	g.mu.Lock()
@@ -38,17 +42,17 @@ func (g *gate) leave() {
 }
 
 // tie has cancel called when the server stops, until untie.
-func (g *gate) tie(cancel context.CancelCauseFunc) (untie func(), ok bool) {
+func (g *gate) tie(cancel context.CancelCauseFunc, endless bool) (untie func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.draining {
+	if g.late(true, endless) {
 		return nil, false
 	}
 	if g.streams == nil {
-		g.streams = map[*context.CancelCauseFunc]struct{}{}
+		g.streams = map[*context.CancelCauseFunc]bool{}
 	}
 	key := &cancel
-	g.streams[key] = struct{}{}
+	g.streams[key] = endless
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -56,13 +60,18 @@ func (g *gate) tie(cancel context.CancelCauseFunc) (untie func(), ok bool) {
 	}, true
 }
 
-// drain ends all streams with cause and lets no more in.
-func (g *gate) drain(cause error) {
+// drain ends endless streams, or all, with cause and lets no more of them in.
+func (g *gate) drain(cause error, all bool) {
 	g.mu.Lock()
-	all := g.streams
-	g.draining, g.streams = true, nil
+	var ends []*context.CancelCauseFunc
+	for cancel, endless := range g.streams {
+		if endless || all {
+			ends = append(ends, cancel)
+		}
+	}
+	g.draining, g.cut = true, g.cut || all
 	g.mu.Unlock()
-	for cancel := range all {
+	for _, cancel := range ends {
 		(*cancel)(cause)
 	}
 }
@@ -70,7 +79,7 @@ func (g *gate) drain(cause error) {
 // close lets no call in any more and waits for those under way, or for ctx.
 func (g *gate) close(ctx context.Context) error {
 	g.mu.Lock()
-	g.draining, g.closed = true, true
+	g.draining, g.cut, g.closed = true, true, true
 	if g.calls == 0 {
 		g.mu.Unlock()
 		return nil

@@ -29,6 +29,7 @@ type method struct {
 	input   protoreflect.MessageDescriptor
 	stream  bool
 	inbound bool // the client sends a stream
+	endless bool // a stream that goes on until somebody ends it, and can be resumed elsewhere
 	access  access
 	keyed   protoreflect.FieldDescriptor // request_id, nil if the method is not KEYED
 	foreign bool                         // not of our contract: it has no rules
@@ -120,6 +121,7 @@ func newMethod(service string, md protoreflect.MethodDescriptor) (*method, error
 		m.access, m.foreign = access{public: true}, true
 		return m, nil
 	}
+	m.endless = m.stream && resumable(md.Output())
 	var err error
 	if m.access, err = accessOf(md); err != nil {
 		return nil, err
@@ -134,6 +136,16 @@ func newMethod(service string, md protoreflect.MethodDescriptor) (*method, error
 		}
 	}
 	return m, nil
+}
+
+// resumable reports whether a stream of these answers can be gone on with elsewhere.
+func resumable(answer protoreflect.MessageDescriptor) bool {
+	for i := range answer.Fields().Len() {
+		if proto.GetExtension(answer.Fields().Get(i).Options(), optionsv1.E_ResumeToken).(bool) {
+			return true
+		}
+	}
+	return false
 }
 
 func accessOf(md protoreflect.MethodDescriptor) (access, error) {

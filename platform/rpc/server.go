@@ -247,29 +247,52 @@ func unlessStopped(err error) error {
 	return err
 }
 
-// Stop ends the server: health checks say NOT_SERVING, streams end with
-// UNAVAILABLE, calls under way are finished, and when ctx ends before they are,
-// they are cut off. It returns ctx's error then. It may be called at any time,
-// also twice.
+// Drain sends clients elsewhere: health checks say NOT_SERVING from now on. Whoever
+// calls all the same is served, until Stop.
+func (s *Server) Drain() { s.health.Shutdown() }
+
+// Stop ends the server in the order that costs no client a call: health checks say
+// NOT_SERVING, connections are told to take no new calls, streams that can be
+// resumed end with UNAVAILABLE, and calls under way are finished. Other streams may
+// finish too and are ended when most of the time that ctx has is over; when ctx
+// ends before the rest has, it is cut off, and Stop returns ctx's error. It may be
+// called at any time, also twice.
 func (s *Server) Stop(ctx context.Context) error {
-	s.health.Shutdown()
-	s.gate.drain(stopping())
+	s.Drain()
 	s.mu.Lock()
 	s.stopped = true
 	b := s.built.Load()
 	s.mu.Unlock()
 	if b == nil {
+		s.gate.drain(stopping(), true)
 		return s.gate.close(ctx)
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); b.tcp.GracefulStop() }()
+	ended := make(chan error, 1)
+	go func() {
+		b.tcp.GracefulStop()
+		ended <- s.gate.close(ctx)
+	}()
+	s.gate.drain(stopping(), false)
+	var last <-chan time.Time
+	if end, ok := ctx.Deadline(); ok {
+		t := time.NewTimer(time.Until(end) * 3 / 4)
+		defer t.Stop()
+		last = t.C
+	}
 	select {
-	case <-done:
+	case err := <-ended:
+		return err
+	case <-last:
+	case <-ctx.Done():
+	}
+	s.gate.drain(stopping(), true)
+	select {
+	case err := <-ended:
+		return err
 	case <-ctx.Done():
 		b.tcp.Stop()
-		<-done
+		return <-ended
 	}
-	return s.gate.close(ctx)
 }
 
 func unbuilt() error {
