@@ -36,6 +36,8 @@ type echo struct {
 	unary func(context.Context, *echov1.Message) (*echov1.Message, error)
 	watch func(*echov1.Message, grpc.ServerStreamingServer[echov1.Message]) error
 	talk  func(grpc.BidiStreamingServer[echov1.Message, echov1.Message]) error
+
+	upload func(grpc.ClientStreamingServer[echov1.Message, echov1.Line]) error
 }
 
 func (e *echo) do(ctx context.Context, m *echov1.Message) (*echov1.Message, error) {
@@ -68,6 +70,18 @@ func (e *echo) Watch(m *echov1.Message, out grpc.ServerStreamingServer[echov1.Me
 		return e.watch(m, out)
 	}
 	return out.Send(m)
+}
+func (e *echo) Upload(s grpc.ClientStreamingServer[echov1.Message, echov1.Line]) error {
+	if e.upload != nil {
+		return e.upload(s)
+	}
+	for n := uint32(0); ; n++ {
+		if _, err := s.Recv(); errors.Is(err, io.EOF) {
+			return s.SendAndClose(&echov1.Line{Sku: "uploaded", Quantity: n})
+		} else if err != nil {
+			return err
+		}
+	}
 }
 func (e *echo) Talk(s grpc.BidiStreamingServer[echov1.Message, echov1.Message]) error {
 	if e.talk != nil {
