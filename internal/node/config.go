@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/mtls"
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/telemetry"
 	"github.com/waybill-dev/waybill/services/auth/authd"
@@ -50,12 +52,15 @@ type Config struct {
 	GRPCAddr  string `key:"grpc_addr" help:"address of the gRPC interface"`
 	AdminAddr string `key:"admin_addr" help:"address for health, metrics and profiles; keep it away from the public"`
 
+	TrustedProxies []string `help:"addresses, as in 10.0.0.0/8, whose word on a client's address is believed on the gRPC interface: those of the gateway, where services speak plain text"`
+
 	Reflection  bool          `help:"let gRPC clients ask what services and methods there are"`
 	BatchSize   int           `help:"messages per transaction; 1 switches batching off"`
 	DBConns     int           `key:"db_conns" help:"connections to Postgres per service"`
 	DrainDelay  time.Duration `help:"how long to go on serving after readiness went false, so that load balancers notice"`
 	StopTimeout time.Duration `help:"how long an orderly stop may take"`
 
+	TLS   TLSConfig `key:"tls"`
 	Admin AdminConfig
 	Log   LogConfig
 	Trace TraceConfig
@@ -70,6 +75,33 @@ type Config struct {
 	Shipping  shippingd.Config
 
 	natsDir string // instead of the one under Data
+}
+
+// TLSConfig says how services prove to each other who they are.
+type TLSConfig struct {
+	Dir   string   `help:"directory with tls.crt, tls.key and ca.crt, for mutual TLS between services; read again when they change. Without one services speak plain text"`
+	Peers []string `help:"which services each service account speaks for and serves, as in waybill-back=payment+shipping; without any, a service is called like its account"`
+}
+
+// peers gives the accounts and their services.
+func (c TLSConfig) peers() (mtls.Peers, error) {
+	peers, err := mtls.ParsePeers(c.Peers...)
+	if err != nil {
+		return nil, err
+	}
+	for account, services := range peers {
+		for _, s := range services {
+			if !slices.Contains(names, s) {
+				return nil, fmt.Errorf("account %s: there is no service %q; there are %s", account, s, strings.Join(names, ", "))
+			}
+		}
+	}
+	if len(peers) == 0 {
+		for _, n := range names {
+			peers[n] = []string{n}
+		}
+	}
+	return peers, nil
 }
 
 // AdminConfig names the first administrator.
@@ -153,6 +185,15 @@ func (c *Config) Validate() error {
 			bad("db", "%v", err)
 		}
 	}
+	if _, err := c.proxies(); err != nil {
+		bad("trusted_proxies", "%v", err)
+	}
+	if _, err := c.TLS.peers(); err != nil {
+		bad("tls.peers", "%v", err)
+	}
+	if c.TLS.Dir == "" && len(c.TLS.Peers) > 0 {
+		bad("tls.peers", "says who is believed, but there are no certificates; set tls.dir too")
+	}
 	if c.BatchSize < 1 || c.BatchSize > 1024 {
 		bad("batch_size", "must be 1 to 1024")
 	}
@@ -166,6 +207,19 @@ func (c *Config) Validate() error {
 		return nil
 	}
 	return errs.E(errs.Invalid, "INVALID_CONFIG", "the configuration cannot be meant").WithFields(fields...)
+}
+
+// proxies gives the addresses that may say whose call they bring.
+func (c *Config) proxies() ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a range of addresses like 10.0.0.0/8 or 10.0.0.7/32", s)
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
 }
 
 // run tells which services run here, in starting order.

@@ -20,6 +20,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/mtls"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/telemetry"
@@ -32,6 +33,7 @@ type Node struct {
 	local []string // services that run here
 
 	tel    *telemetry.Telemetry
+	self   *mtls.Identity // nil: plain text
 	bus    *bus.Bus
 	server *rpc.Server
 	units  []*app.Unit
@@ -75,6 +77,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.onClose(n.tel.Shutdown)
+	if err := n.identify(); err != nil {
+		return err
+	}
 	if n.runs("gateway") {
 		if n.http, err = n.listen("REST", "http-addr", n.cfg.HTTPAddr); err != nil {
 			return err
@@ -121,15 +126,7 @@ func (n *Node) listen(what, flag, addr string) (net.Listener, error) {
 // build makes the server and the units.
 func (n *Node) build(ctx context.Context) error {
 	var err error
-	n.server, err = rpc.NewServer(rpc.Config{
-		Reflection: n.cfg.Reflection,
-		PerUser:    rpc.Rate{PerSecond: n.cfg.Limit.UserRate, Burst: n.cfg.Limit.UserBurst},
-		PerIP:      rpc.Rate{PerSecond: n.cfg.Limit.IPRate, Burst: n.cfg.Limit.IPBurst},
-	}, rpc.Deps{
-		Log: n.tel.Log, Verifier: auth.NewVerifier(auth.KeySourceFunc(n.keys), auth.VerifierConfig{}),
-		Tracer: n.tel.Tracer, Meter: n.tel.Meter,
-	})
-	if err != nil {
+	if n.server, err = n.newServer(); err != nil {
 		return err
 	}
 	env := &app.Env{
@@ -261,7 +258,7 @@ func (n *Node) conn(from, to string) grpc.ClientConnInterface {
 	if n.runs(to) {
 		return n.server.ConnAs(from)
 	}
-	return n.remote(to)
+	return rpc.As(n.remote(to), from)
 }
 
 // remote gives the one channel to a service that runs elsewhere.
@@ -270,7 +267,11 @@ func (n *Node) remote(to string) grpc.ClientConnInterface {
 		return c
 	}
 	target := n.cfg.upstreams()[to]
-	c, err := rpc.Dial(target, rpc.DialConfig{ForwardToken: true, Tracer: n.tel.Tracer})
+	cfg := rpc.DialConfig{ForwardToken: true, Tracer: n.tel.Tracer}
+	if n.self != nil {
+		cfg.TLS = n.self.Client(to)
+	}
+	c, err := rpc.Dial(target, cfg)
 	if err != nil {
 		return broken{fmt.Errorf("--upstream %s=%s: %w", to, target, err)}
 	}
@@ -313,9 +314,9 @@ func (n *Node) keys(ctx context.Context) (auth.KeySet, error) {
 	}
 	revoked, err := client.ListRevokedSessions(ctx, &authv1.ListRevokedSessionsRequest{})
 	if err != nil {
-		// Without service identities between processes the list cannot be had;
-		// tokens of revoked sessions then stay good until they expire.
-		if k := errs.KindOf(rpc.FromStatus(err)); k == errs.PermissionDenied || k == errs.Unauthenticated {
+		// Where services do not prove who they are, the list cannot be had; tokens of
+		// revoked sessions then stay good until they expire.
+		if k := errs.KindOf(rpc.FromStatus(err)); n.self == nil && (k == errs.PermissionDenied || k == errs.Unauthenticated) {
 			return set, nil
 		}
 		return auth.KeySet{}, err

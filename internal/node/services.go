@@ -86,6 +86,7 @@ func (n *Node) gateway() (*app.Unit, error) {
 // closes them again. It is safe to run beside serving processes.
 func Migrate(ctx context.Context, cfg Config) error {
 	cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr = "", "", ""
+	cfg.TLS = TLSConfig{} // nobody is called, so nothing needs to be proved
 	cfg.Services = slices.DeleteFunc(cfg.run(), func(s string) bool { return s == "gateway" })
 	if cfg.NATS == "" { // nothing is published, so no broker's streams are touched
 		dir, err := os.MkdirTemp("", "waybill-migrate-")

@@ -76,9 +76,12 @@ func (s *Server) admit(c *call) error {
 		return err
 	}
 	var client context.Context
-	c.id, client = s.locate(c.ctx)
-	if c.probe {
+	var err error
+	if c.id, client, err = s.locate(c.ctx); c.probe {
 		return s.probeEnd(c)
+	}
+	if err != nil {
+		return err
 	}
 	if !c.stream {
 		s.deadline(c)
@@ -92,7 +95,7 @@ func (s *Server) admit(c *call) error {
 	switch {
 	case caller.UserID != "":
 		key = "user " + caller.UserID
-		if c.id.service != "" {
+		if len(c.id.services) > 0 {
 			break // the call that caused this one was counted
 		}
 		if err := s.perUser.take(key); err != nil {
@@ -107,7 +110,7 @@ func (s *Server) admit(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.access.allow(caller, known); err != nil {
+	if err := c.access.allow(caller, known, c.id.services); err != nil {
 		return err
 	}
 	if c.stream {

@@ -3,18 +3,31 @@ package rpc
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	"github.com/waybill-dev/waybill/platform/auth"
+	"github.com/waybill-dev/waybill/platform/errs"
 )
 
 // MetadataClientIP is the header in which a trusted proxy, such as the gateway
 // in a process of its own, says whose call it brings.
 const MetadataClientIP = "x-waybill-client-ip"
+
+// MetadataService is the header in which a process that speaks for several
+// services says which of them calls. It is believed as far as the certificate of
+// the process goes.
+const MetadataService = "x-waybill-service"
+
+// Gateway is the service that brings the calls of people. What comes from it
+// without MetadataService is a person's call, or an anonymous one.
+const Gateway = "gateway"
 
 // authorization is the one header from which tokens are taken.
 const authorization = "authorization"
@@ -27,7 +40,7 @@ type Verifier interface {
 // origin is where a call comes from. A call over TCP cannot set it: it lies in
 // the context of the process, not in metadata.
 type origin struct {
-	service string // the service whose Conn it is, "" for the gateway's
+	services []string // the service whose Conn it is, none for the gateway's
 }
 
 type (
@@ -61,46 +74,90 @@ func tokenFrom(ctx context.Context) string {
 	return token
 }
 
-// identity is who a call comes from: proved by where it comes from (service, ip)
+// As gives conn for the calls of one service of this process. A server that
+// knows the process by its certificate takes the calls as that service's, and
+// refuses them if the certificate is not good for it; any other server takes no
+// notice.
+func As(conn grpc.ClientConnInterface, service string) grpc.ClientConnInterface {
+	return speaker{conn, service}
+}
+
+type speaker struct {
+	conn    grpc.ClientConnInterface
+	service string
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (s speaker) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return s.conn.Invoke(metadata.AppendToOutgoingContext(ctx, MetadataService, s.service), method, args, reply, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (s speaker) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return s.conn.NewStream(metadata.AppendToOutgoingContext(ctx, MetadataService, s.service), desc, method, opts...)
+}
+
+// identity is who a call comes from: proved by where it comes from (services, ip)
 // or claimed and yet to be verified (token).
 type identity struct {
-	service   string
+	services  []string // the services that may be calling, as a rule one; none when a person calls, be it through the gateway
 	ip        netip.Addr
 	inProcess bool
 }
 
-// locate finds out where a call comes from.
-func (s *Server) locate(ctx context.Context) (id identity, client context.Context) {
+// service names who calls, "" for a person.
+func (id identity) service() string {
+	if len(id.services) == 1 {
+		return id.services[0]
+	}
+	return strings.Join(id.services, "+")
+}
+
+// locate finds out where a call comes from. It fails with PermissionDenied if the
+// call pretends to come from a service that it does not come from.
+func (s *Server) locate(ctx context.Context) (id identity, client context.Context, err error) {
 	if client = inprocgrpc.ClientContext(ctx); client != nil {
 		id.inProcess = true
 		if o, ok := client.Value(originKey{}).(*origin); ok {
-			id.service = o.service
+			id.services = o.services
 		}
 		id.ip = ClientIP(client)
-		return id, client
+		return id, client, nil
 	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return id, nil
-	}
-	if s.deps.PeerService != nil {
-		id.service = s.deps.PeerService(p)
+		return id, nil, nil
 	}
 	if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
 		id.ip = at.Addr().Unmap()
 	}
-	for _, proxy := range s.cfg.TrustedProxies {
-		if !proxy.Contains(id.ip) {
-			continue
+	proxy := slices.ContainsFunc(s.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(id.ip) })
+	if with, proved := p.AuthInfo.(peerInfo); proved {
+		if id.services, err = speaking(ctx, with.services); err != nil {
+			return id, nil, err
 		}
-		if said := metadata.ValueFromIncomingContext(ctx, MetadataClientIP); len(said) == 1 {
-			if ip, err := netip.ParseAddr(said[0]); err == nil {
-				id.ip = ip.Unmap()
-			}
-		}
-		break
+		proxy = slices.Contains(with.services, Gateway)
 	}
-	return id, nil
+	if said := metadata.ValueFromIncomingContext(ctx, MetadataClientIP); proxy && len(said) == 1 {
+		if ip, err := netip.ParseAddr(said[0]); err == nil {
+			id.ip = ip.Unmap()
+		}
+	}
+	return id, nil, nil
+}
+
+// speaking tells which of the services that a peer has proved makes the call.
+func speaking(ctx context.Context, proved []string) ([]string, error) {
+	said := metadata.ValueFromIncomingContext(ctx, MetadataService)
+	switch {
+	case len(said) == 0 && slices.Contains(proved, Gateway):
+		return nil, nil
+	case len(said) == 0:
+		return proved, nil
+	case len(said) == 1 && slices.Contains(proved, said[0]):
+		return said, nil
+	}
+	return nil, errs.E(errs.PermissionDenied, "SERVICE_NOT_PROVED", "the certificate of the caller is not good for the service that it says it is")
 }
 
 // authenticate finds out who calls. It gives a context with the caller, and when
@@ -119,10 +176,10 @@ func (s *Server) authenticate(ctx, client context.Context, id identity) (_ conte
 		if c, until, err = s.deps.Verifier.Verify(ctx, token); err != nil {
 			return ctx, auth.Caller{}, until, false, err
 		}
-		c.Service = id.service
+		c.Service = id.service()
 		ctx = context.WithValue(ctx, tokenKey{}, token)
-	case id.service != "":
-		c = auth.Caller{Role: auth.Service, Service: id.service}
+	case len(id.services) > 0:
+		c = auth.Caller{Role: auth.Service, Service: id.service()}
 	default:
 		return ctx, c, until, false, nil
 	}

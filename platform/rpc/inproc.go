@@ -20,7 +20,7 @@ func (s *Server) Conn() grpc.ClientConnInterface { return &conn{s, &origin{}} }
 // services. A call goes out in the name of the user whose call caused it, if
 // its context comes from one; otherwise, and with InOwnName, in the service's own.
 func (s *Server) ConnAs(service string) grpc.ClientConnInterface {
-	return &conn{s, &origin{service: service}}
+	return &conn{s, &origin{services: []string{service}}}
 }
 
 // conn is a connection without a wire. Messages are copied, so neither side

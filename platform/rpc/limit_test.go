@@ -57,7 +57,7 @@ func TestAUserWhoCallsTooOftenIsToldWhenToComeBack(t *testing.T) {
 		}
 		wantNoError(t, call(bob))
 		for range 10 { // what services do for them is not their doing
-			wantNoError(t, anyCall(w.as(t, alice), w.ConnAs("order"), echov1.EchoService_Customers_FullMethodName))
+			wantNoError(t, anyCall(w.as(t, alice), w.ConnAs("order"), echov1.EchoService_Write_FullMethodName))
 		}
 		clock.advance(100 * time.Millisecond)
 		wantNoError(t, call(alice))
@@ -135,7 +135,7 @@ func TestAUserHoldsABoundedNumberOfStreams(t *testing.T) {
 			hangUp = cancel
 		}
 	}
-	for _, conn := range []grpc.ClientConnInterface{w.tcp, w.Conn(), w.ConnAs("order")} {
+	for _, conn := range []grpc.ClientConnInterface{w.tcp, w.Conn(), w.ConnAs(Gateway)} {
 		_, err := open(alice, conn)
 		wantError(t, err, errs.ResourceExhausted, "TOO_MANY_STREAMS")
 	}

@@ -43,8 +43,8 @@ func (s *Server) log(c *call, level slog.Level, code codes.Code, took time.Durat
 	if c.caller.UserID != "" {
 		attrs = append(attrs, slog.String("user_id", c.caller.UserID), slog.String("role", string(c.caller.Role)))
 	}
-	if c.id.service != "" {
-		attrs = append(attrs, slog.String("from_service", c.id.service))
+	if from := c.id.service(); from != "" {
+		attrs = append(attrs, slog.String("from_service", from))
 	}
 	if c.id.ip.IsValid() {
 		attrs = append(attrs, slog.String("ip", c.id.ip.String()))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
@@ -44,20 +45,44 @@ type access struct {
 	services []string
 }
 
-// allow says whether the caller may call; known is false for the anonymous.
-// Errors are Unauthenticated and PermissionDenied.
-func (a access) allow(c auth.Caller, known bool) error {
+// allow says whether the caller may call; known is false for the anonymous, and
+// services are those that bring the call, as identity has them. Errors are
+// Unauthenticated and PermissionDenied.
+//
+// A service other than the gateway is held to its entry in `services` whatever
+// token it brings: who takes over one service has not taken over the calls of all
+// people. With a token the person must be let in too, without one the entry is
+// enough.
+func (a access) allow(c auth.Caller, known bool, services []string) error {
+	listed := slices.Contains(a.services, "*") && len(services) > 0 ||
+		slices.ContainsFunc(services, func(s string) bool { return slices.Contains(a.services, s) })
 	switch {
+	case len(services) > 0 && !listed && !slices.Contains(services, Gateway):
+		return errs.E(errs.PermissionDenied, "SERVICE_NOT_LISTED", "the contract does not let service %s call this", strings.Join(services, "+"))
 	case a.public:
 		return nil
 	case !known:
 		return errs.E(errs.Unauthenticated, "TOKEN_MISSING", "this needs an access token; sign in and send it as Authorization: Bearer <token>")
-	case c.UserID != "" && a.rank > 0 && rank(c.Role) >= a.rank:
-		return nil
-	case c.UserID == "" && c.Service != "" && (slices.Contains(a.services, c.Service) || slices.Contains(a.services, "*")):
+	case c.UserID != "" && a.rank > 0 && rank(c.Role) >= a.rank, c.UserID == "" && listed:
 		return nil
 	}
 	return errs.E(errs.PermissionDenied, "NOT_ALLOWED", "this is not allowed for you")
+}
+
+// MayCall tells whether the contract lets c call a method: a person with a role, a
+// service in its own name, a person through a service that brings their call, or,
+// for the zero Caller, anybody. It is what a Server decides by. Errors are
+// Unauthenticated and PermissionDenied, or say what the contract lacks.
+func MayCall(md protoreflect.MethodDescriptor, c auth.Caller) error {
+	a, err := accessOf(md)
+	if err != nil {
+		return fmt.Errorf("rpc: %s: %w", md.FullName(), err)
+	}
+	var services []string
+	if c.Service != "" {
+		services = []string{c.Service}
+	}
+	return a.allow(c, c.UserID != "" || c.Service != "", services)
 }
 
 // rank orders the roles: who ranks higher may do all that lower ones may.
@@ -113,12 +138,15 @@ func newMethod(service string, md protoreflect.MethodDescriptor) (*method, error
 		input:  md.Input(),
 		stream: md.IsStreamingClient() || md.IsStreamingServer(), inbound: md.IsStreamingClient(),
 	}
+	open := access{public: true, services: []string{"*"}}
 	switch service {
 	case grpc_health_v1.Health_ServiceDesc.ServiceName:
-		m.access, m.foreign, m.probe = access{public: true}, true, true
+		m.access, m.foreign, m.probe = open, true, true
+		m.endless = m.stream
 		return m, nil
 	case reflectionv1.ServerReflection_ServiceDesc.ServiceName, reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName:
-		m.access, m.foreign = access{public: true}, true
+		m.access, m.foreign = open, true
+		m.endless = true
 		return m, nil
 	}
 	m.endless = m.stream && resumable(md.Output())

@@ -29,7 +29,6 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/grpc/peer"
 
 	"github.com/waybill-dev/waybill/platform/auth"
 )
@@ -54,7 +53,8 @@ type Config struct {
 	TLS            *tls.Config   // nil: plain text
 
 	// TrustedProxies are the addresses whose word on the address of the real
-	// client (MetadataClientIP) is believed.
+	// client (MetadataClientIP) is believed. Of peers with a certificate the
+	// gateway is believed and nobody else.
 	TrustedProxies []netip.Prefix
 }
 
@@ -62,12 +62,13 @@ type Config struct {
 type Deps struct {
 	Log      *slog.Logger
 	Verifier Verifier
-	// PeerService gives the name of the service at the other end of a TCP
-	// connection, as its certificate proves it, or "". Nil: there are none.
-	PeerService func(*peer.Peer) string
-	Tracer      trace.TracerProvider // nil: no traces
-	Meter       metric.MeterProvider // nil: no metrics
-	Now         func() time.Time     // nil: time.Now; deadlines always use the real clock
+	// PeerServices gives the services that the other end of a TLS connection
+	// speaks for, as its certificate proves them. It is asked once per connection.
+	// Nil: there are none.
+	PeerServices func(*tls.ConnectionState) []string
+	Tracer       trace.TracerProvider // nil: no traces
+	Meter        metric.MeterProvider // nil: no metrics
+	Now          func() time.Time     // nil: time.Now; deadlines always use the real clock
 }
 
 // withDefaults fills in what is zero and refuses what cannot be meant.

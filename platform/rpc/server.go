@@ -207,7 +207,7 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.NumStreamWorkers(64), // their stacks stay grown; more calls than that get goroutines of their own
 	}
 	if s.cfg.TLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
+		opts = append(opts, grpc.Creds(&proving{credentials.NewTLS(s.cfg.TLS), s}))
 	}
 	return opts
 }

@@ -1044,7 +1044,7 @@ const file_waybill_auth_v1_auth_service_proto_rawDesc = "" +
 	"\x1aListRevokedSessionsRequest\"\x87\x01\n" +
 	"\x1bListRevokedSessionsResponse\x12;\n" +
 	"\bsessions\x18\x01 \x03(\v2\x1f.waybill.auth.v1.RevokedSessionR\bsessions\x12+\n" +
-	"\x11retention_seconds\x18\x02 \x01(\x03R\x10retentionSeconds2\x98\n" +
+	"\x11retention_seconds\x18\x02 \x01(\x03R\x10retentionSeconds2\x9b\n" +
 	"\n" +
 	"\vAuthService\x12o\n" +
 	"\x06SignUp\x12\x1e.waybill.auth.v1.SignUpRequest\x1a\x1f.waybill.auth.v1.SignUpResponse\"$\xca\xf3\x18\x02\b\x01\xd0\xf3\x18\x04\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/auth/signup\x12k\n" +
@@ -1054,8 +1054,8 @@ const file_waybill_auth_v1_auth_service_proto_rawDesc = "" +
 	"\x0eChangePassword\x12&.waybill.auth.v1.ChangePasswordRequest\x1a'.waybill.auth.v1.ChangePasswordResponse\"0\xca\xf3\x18\x05\x12\x03\x01\x02\x03\xd0\xf3\x18\x04\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/auth/password:change\x12\x85\x01\n" +
 	"\fListSessions\x12$.waybill.auth.v1.ListSessionsRequest\x1a%.waybill.auth.v1.ListSessionsResponse\"(\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/auth/sessions\x12\x95\x01\n" +
 	"\rRevokeSession\x12%.waybill.auth.v1.RevokeSessionRequest\x1a&.waybill.auth.v1.RevokeSessionResponse\"5\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x02\x82\xd3\xe4\x93\x02 *\x1e/v1/auth/sessions/{session_id}\x12\x90\x01\n" +
-	"\vSetUserRole\x12#.waybill.auth.v1.SetUserRoleRequest\x1a$.waybill.auth.v1.SetUserRoleResponse\"6\xca\xf3\x18\x03\x12\x01\x03\xd0\xf3\x18\x02\x82\xd3\xe4\x93\x02%:\x01*\" /v1/auth/users/{user_id}:setRole\x12m\n" +
-	"\x04JWKS\x12\x1c.waybill.auth.v1.JWKSRequest\x1a\x1d.waybill.auth.v1.JWKSResponse\"(\xca\xf3\x18\x02\b\x01\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12}\n" +
+	"\vSetUserRole\x12#.waybill.auth.v1.SetUserRoleRequest\x1a$.waybill.auth.v1.SetUserRoleResponse\"6\xca\xf3\x18\x03\x12\x01\x03\xd0\xf3\x18\x02\x82\xd3\xe4\x93\x02%:\x01*\" /v1/auth/users/{user_id}:setRole\x12p\n" +
+	"\x04JWKS\x12\x1c.waybill.auth.v1.JWKSRequest\x1a\x1d.waybill.auth.v1.JWKSResponse\"+\xca\xf3\x18\x05\b\x01\"\x01*\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12}\n" +
 	"\x13ListRevokedSessions\x12+.waybill.auth.v1.ListRevokedSessionsRequest\x1a,.waybill.auth.v1.ListRevokedSessionsResponse\"\v\xca\xf3\x18\x03\"\x01*\xd0\xf3\x18\x01BDZBgithub.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1;authv1b\x06proto3"
 
 var (

@@ -140,7 +140,7 @@ func (Idempotency) EnumDescriptor() ([]byte, []int) {
 	return file_waybill_options_v1_options_proto_rawDescGZIP(), []int{1}
 }
 
-// Access says who may call a method. A caller is let in when one of the entries lets them in; a method without this option lets nobody in.
+// Access says who may call a method. A person is let in when `public` or one of the roles lets them in; a method without this option lets nobody in.
 type Access struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Anybody, without signing in. A token that is sent anyway must be a good one.
@@ -149,7 +149,9 @@ type Access struct {
 	Roles []Role `protobuf:"varint,2,rep,packed,name=roles,proto3,enum=waybill.options.v1.Role" json:"roles,omitempty"`
 	// Customers reach only what belongs to them; for anything else the answer is NOT_FOUND, as if it did not exist. Staff and admins see everything.
 	Owner bool `protobuf:"varint,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Services that may call in their own name, by the name in their certificate (`order`); `*` is any service of the system.
+	// Services that may call, by the name that their certificate proves (`order`); `*` is any service of the system. In their own name they are let in by that. For a person whose
+	// token they hand on, the person must be let in as well. A service that is not named here is refused whatever it brings, also where `public` is set; only the gateway brings
+	// the calls of all people.
 	Services      []string `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
