@@ -33,6 +33,9 @@ type pgStep struct {
 	commitHere bool
 }
 
+// stepOverhead is about what a statement without parameters takes on the wire.
+const stepOverhead = 128
+
 // pgRun is the memory of one run, used again by later ones.
 type pgRun struct {
 	steps []pgStep
@@ -204,6 +207,7 @@ func (e *encoder) op(p *postgres, o *op, oids []uint32) error {
 func (s *pgSession) pipeline(ctx context.Context, r *pgRun, mode runMode) error {
 	pc := s.conn.Conn().PgConn()
 	p := pc.StartPipeline(ctx)
+	connStateOf(s.conn).lend(pc, len(r.enc.buf)+len(r.steps)*stepOverhead+16*len(r.enc.ends))
 	for i := range r.steps {
 		step := &r.steps[i]
 		values, formats := r.enc.params(step.from, step.to)

@@ -31,6 +31,7 @@ type connState struct {
 	stmts map[string]*pgStmt
 	names int
 	clock uint64
+	out   []byte // memory for what is sent, see sendBuffer
 }
 
 // pgStmt is one prepared statement.
@@ -45,6 +46,40 @@ func newConnState() *connState { return &connState{stmts: map[string]*pgStmt{}} 
 func connStateOf(c *pgxpool.Conn) *connState {
 	return c.Conn().PgConn().CustomData()[stateKey].(*connState)
 }
+
+// maxOut is how much memory for sending a connection keeps.
+const maxOut = 1 << 20
+
+// lend gives the connection room for size bytes that are sent next. pgx throws its
+// own buffer away after every large flush and grows the next one from 1 KiB, by
+// copying, up to the size of the batch.
+func (st *connState) lend(pc *pgconn.PgConn, size int) {
+	if size > maxOut {
+		return
+	}
+	if cap(st.out) < size {
+		st.out = make([]byte, 0, min(2*size, maxOut))
+	}
+	pc.Frontend().Send(sendBuffer(st.out))
+}
+
+// sendBuffer poses as a message to put memory under those that follow. The memory
+// stays with its connection, so nobody else ever writes into it.
+type sendBuffer []byte
+
+// Encode gives dst in the new memory.
+func (b sendBuffer) Encode(dst []byte) ([]byte, error) {
+	if cap(dst) >= cap(b) {
+		return dst, nil
+	}
+	return append(b[:0], dst...), nil
+}
+
+// Decode and Frontend make it a message of the client's.
+func (sendBuffer) Decode([]byte) error { return errors.ErrUnsupported }
+
+// Frontend marks a message of the client's.
+func (sendBuffer) Frontend() {}
 
 // get gives the statement if it is prepared.
 func (st *connState) get(sql string) *pgStmt {
