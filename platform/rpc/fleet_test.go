@@ -86,6 +86,7 @@ func (f *fleet) start(t *testing.T) *member {
 		return out.Context().Err()
 	}
 	echov1.RegisterEchoServiceServer(m, e)
+	wantNoError(t, m.Build())
 	lis, err := net.Listen("tcp", net.JoinHostPort(m.ip, f.port))
 	wantNoError(t, err)
 	go func() { m.served <- m.Serve(lis) }()
@@ -141,15 +142,15 @@ func (f *fleet) load(t *testing.T, c echov1.EchoServiceClient) *load {
 	t.Helper()
 	l := &load{failed: make(chan error, 1000)}
 	ctx, cancel := context.WithCancel(withToken(t.Context(), "sam"))
-	done := make(chan struct{})
 	var work sync.WaitGroup
-	l.end = sync.OnceFunc(func() { close(done); cancel(); work.Wait() })
+	l.end = sync.OnceFunc(func() { cancel(); work.Wait() })
 	t.Cleanup(l.end)
 	report := func(what string, err error) {
-		select {
-		case <-done:
-		case l.failed <- fmt.Errorf("%s: %w", what, err):
-		default:
+		if ctx.Err() == nil { // else it was given up
+			select {
+			case l.failed <- fmt.Errorf("%s: %w", what, err):
+			default:
+			}
 		}
 	}
 	for i := range 8 {
@@ -180,7 +181,9 @@ func (f *fleet) load(t *testing.T, c echov1.EchoServiceClient) *load {
 				if _, err = s.Recv(); errs.ReasonOf(FromStatus(err)) != "SERVER_STOPPING" {
 					report("an open stream", err)
 				}
-				l.resets.Add(1)
+				if ctx.Err() == nil {
+					l.resets.Add(1)
+				}
 			}
 		})
 	}

@@ -3,17 +3,20 @@ package rpc
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/errs"
@@ -288,11 +291,44 @@ func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 	}
 }
 
-// TestClientsPingSeldomEnough is hazard 84.
-func TestClientsPingSeldomEnough(t *testing.T) {
-	if keepaliveTime <= minPing {
-		t.Errorf("clients ask every %s, servers allow every %s", keepaliveTime, minPing)
-	}
+// TestAnIdleStreamKeepsItsConnection is hazard 84, in virtual time: the client asks
+// whether the server is there, and the server does not mind.
+func TestAnIdleStreamKeepsItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewServer(Config{MaxConnAge: 24 * time.Hour, StreamMaxAge: 2 * time.Hour}, Deps{Log: slog.New(slog.DiscardHandler), Verifier: everybody{}})
+		wantNoError(t, err)
+		speak := make(chan struct{})
+		echov1.RegisterEchoServiceServer(s, &echo{watch: func(m *echov1.Message, out grpc.ServerStreamingServer[echov1.Message]) error {
+			for range 2 {
+				if err := out.Send(m); err != nil {
+					return err
+				}
+				<-speak
+			}
+			return nil
+		}})
+		lis := bufconn.Listen(1 << 16)
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(lis) }()
+		dials := 0
+		conn, err := Dial("static:///echo.test:1", DialConfig{Options: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			dials++
+			return lis.DialContext(ctx)
+		})}})
+		wantNoError(t, err)
+		stream := open(withToken(t.Context(), "sam"), t, conn, false)
+		time.Sleep(time.Hour)
+		speak <- struct{}{}
+		_, err = stream.Recv()
+		wantNoError(t, err)
+		close(speak)
+		if dials != 1 {
+			t.Errorf("the client connected %d times", dials)
+		}
+		wantNoError(t, conn.Close())
+		wantNoError(t, s.Stop(t.Context()))
+		wantNoError(t, <-served)
+	})
 }
 
 // The server may be done with a stream before it has read the request.
