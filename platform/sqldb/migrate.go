@@ -13,37 +13,57 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
-	"github.com/waybill-dev/waybill/platform/errs"
 	lite "modernc.org/sqlite"
 )
 
 // migrateUp brings the tables of name up to date through a database/sql handle
 // that nobody else uses for it meanwhile.
-func migrateUp(ctx context.Context, db *sql.DB, d Dialect, name string, fsys fs.FS) error {
-	dir, err := fs.Sub(fsys, d.String())
+func migrateUp(ctx context.Context, db *sql.DB, d Dialect, name string, fsys fs.FS, done func(name string, from, to int64)) error {
+	s, err := readSchema(name, d, fsys)
 	if err != nil {
-		return fmt.Errorf("migrations of %s: %w", name, err)
+		return err
 	}
+	wrap := func(err error) error { return fmt.Errorf("migrations of %s: %w", name, err) }
+	have, oldest, err := s.state(d, func(q string) (n int64, err error) {
+		err = db.QueryRowContext(ctx, q).Scan(&n)
+		return n, err
+	})
+	if err != nil {
+		return wrap(err)
+	}
+	target := s.target()
+	if have > target {
+		if err := s.fits(have, oldest); err != nil {
+			return err
+		}
+		done(name, have, have)
+		return nil
+	}
+	if have < target || oldest == 0 {
+		if err := s.declare(ctx, db); err != nil {
+			return wrap(err)
+		}
+	}
+	if have < target {
+		if err := up(ctx, db, d, s); err != nil {
+			return wrap(err)
+		}
+	}
+	done(name, have, target)
+	return nil
+}
+
+func up(ctx context.Context, db *sql.DB, d Dialect, s *schema) error {
 	dialect := goose.DialectPostgres
 	if d == SQLite {
 		dialect = goose.DialectSQLite3
 	}
-	p, err := goose.NewProvider(dialect, db, dir, goose.WithTableName("goose_"+name), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	p, err := goose.NewProvider(dialect, db, s.dir, goose.WithTableName(s.versionTable()), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
-		return fmt.Errorf("migrations of %s for %s: %w", name, d, err)
+		return err
 	}
-	have, want, err := p.GetVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("migrations of %s: %w", name, err)
-	}
-	if have > want {
-		return errs.E(errs.FailedPrecondition, "DATABASE_NEWER",
-			"the tables of %s have version %d, but this program knows only version %d; run the newer program, or restore a backup made before it", name, have, want)
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrations of %s: %w", name, err)
-	}
-	return nil
+	_, err = p.Up(ctx)
+	return err
 }
 
 // migrate uses connections of its own, without a statement timeout and with the
@@ -61,7 +81,7 @@ func (p *postgres) migrate(ctx context.Context, name string, fsys fs.FS) error {
 		return classifyPostgres(err)
 	}
 	defer unlock()
-	return classifyPostgres(migrateUp(ctx, db, Postgres, name, fsys))
+	return classifyPostgres(migrateUp(ctx, db, Postgres, name, fsys, p.cfg.Migrated))
 }
 
 // advisoryLock takes a session lock. It asks again and again instead of waiting
@@ -109,5 +129,5 @@ func (b *sqlite) migrate(ctx context.Context, name string, fsys fs.FS) error {
 	db := sql.OpenDB(connector)
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	return b.classify(migrateUp(ctx, db, SQLite, name, fsys))
+	return b.classify(migrateUp(ctx, db, SQLite, name, fsys, b.cfg.Migrated))
 }

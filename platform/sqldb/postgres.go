@@ -128,6 +128,9 @@ func (p *postgres) createSchema(ctx context.Context) error {
 	if err != nil || ok {
 		return classifyPostgres(err)
 	}
+	if p.cfg.CheckOnly {
+		return errs.E(errs.FailedPrecondition, ReasonDatabaseOlder, "the database has no schema %s yet: it has to be migrated first", p.cfg.Schema)
+	}
 	if _, err = p.pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+quote(p.cfg.Schema), pgx.QueryExecModeExec); err == nil {
 		return nil
 	}

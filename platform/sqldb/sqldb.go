@@ -80,6 +80,14 @@ type Config struct {
 	// full_page_writes or synchronous_commit off). It is for tests.
 	AllowVolatile bool
 
+	// CheckOnly opens a database that others migrate: Migrate changes nothing
+	// then and only tells whether the tables are fit, and no schema is made.
+	CheckOnly bool
+
+	// Migrated, if set, hears of every successful Migrate: the version the tables
+	// of name had and the one they have.
+	Migrated func(name string, from, to int64)
+
 	// Log hears of what is odd but not fatal; slog.Default when nil.
 	Log *slog.Logger
 }
@@ -97,12 +105,16 @@ func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
+	if c.Migrated == nil {
+		c.Migrated = func(string, int64, int64) {}
+	}
 	return c
 }
 
 // DB is one open database. It is safe for use by many goroutines.
 type DB struct {
 	dialect Dialect
+	check   bool // Migrate only checks
 	b       backend
 	tables  sync.Map // *Table -> *tableSQL, or error
 }
@@ -154,7 +166,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		if err != nil {
 			return nil, err
 		}
-		db := &DB{dialect: Postgres, b: b}
+		db := &DB{dialect: Postgres, check: cfg.CheckOnly, b: b}
 		b.db = db
 		return db, nil
 	case ok && scheme == "sqlite":
@@ -162,7 +174,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		if err != nil {
 			return nil, err
 		}
-		db := &DB{dialect: SQLite, b: b}
+		db := &DB{dialect: SQLite, check: cfg.CheckOnly, b: b}
 		b.db = db
 		return db, nil
 	}
@@ -182,9 +194,18 @@ func (db *DB) Close() error { return db.b.close() }
 // Migrate brings the tables of name up to date with the files in fsys, in its
 // folder "postgres" or "sqlite" (goose's format, 00001_name.sql). The versions
 // applied are kept in the table goose_<name>. Processes that migrate at the same
-// time wait for each other. A database that is newer than fsys is refused with
-// errs.FailedPrecondition, since this program does not know what it holds.
+// time wait for each other.
+//
+// Each file but the first has a line "-- compatible: <version>": the oldest
+// version whose program works on the tables after it. A database that is newer
+// than fsys is left as it is if it says that this program works on it, and is
+// refused with errs.FailedPrecondition and ReasonDatabaseNewer otherwise. With
+// Config.CheckOnly nothing is changed, and tables that are older than fsys are
+// refused with ReasonDatabaseOlder.
 func (db *DB) Migrate(ctx context.Context, name string, fsys fs.FS) error {
+	if db.check {
+		return db.checkSchema(ctx, name, fsys)
+	}
 	return db.b.migrate(ctx, name, fsys)
 }
 

@@ -37,9 +37,12 @@ func migration(up ...string) sqldbtest.Migration {
 	for i, sql := range up {
 		lite := strings.NewReplacer("bytea", "BLOB", "timestamptz", "INTEGER", "boolean", "INTEGER", "jsonb", "TEXT",
 			"bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT").Replace(sql)
-		name := fmt.Sprintf("%05d_step.sql", i+1)
-		out["postgres/"+name] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + sql)}
-		out["sqlite/"+name] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + lite)}
+		name, head := fmt.Sprintf("%05d_step.sql", i+1), "-- +goose Up\n"
+		if i > 0 && !strings.Contains(sql, "-- compatible:") {
+			head = fmt.Sprintf("-- compatible: %d\n", i+1) + head
+		}
+		out["postgres/"+name] = &fstest.MapFile{Data: []byte(head + sql)}
+		out["sqlite/"+name] = &fstest.MapFile{Data: []byte(head + lite)}
 	}
 	return sqldbtest.Migration{Name: "toys", FS: out}
 }
