@@ -51,7 +51,9 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
-  {{- if or $w.database (eq $v.tls.mode "trial") }}
+  {{- /* SQLite is migrated by the one process there is, at its start */}}
+  {{- $migrate := and $w.database (not $v.sqlite.enabled) }}
+  {{- if or $migrate (eq $v.tls.mode "trial") }}
   initContainers:
     {{- if eq $v.tls.mode "trial" }}
     - name: certs
@@ -66,7 +68,7 @@ spec:
         - {name: ca, mountPath: /etc/waybill/ca, readOnly: true}
         - {name: tls, mountPath: /etc/waybill/tls}
     {{- end }}
-    {{- if $w.database }}
+    {{- if $migrate }}
     - name: migrate
       image: {{ include "waybill.image" $ }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
