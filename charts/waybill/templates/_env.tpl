@@ -13,6 +13,12 @@
 {{- end }}
 - {name: WAYBILL_GRPC_ADDR, value: ":9090"}
 - {name: WAYBILL_ADMIN_ADDR, value: ":9091"}
+{{- if ne $v.tls.mode "none" }}
+{{- $peers := list }}
+{{- range $name, $peer := $v._.workloads }}{{ $peers = append $peers (printf "%s=%s" $peer.account (join "+" $peer.services)) }}{{ end }}
+- {name: WAYBILL_TLS_DIR, value: /etc/waybill/tls}
+- {name: WAYBILL_TLS_PEERS, value: {{ join "," $peers | quote }}}
+{{- end }}
 - {name: WAYBILL_DRAIN_DELAY, value: "{{ $w.lifecycle.drainSeconds }}s"}
 - {name: WAYBILL_STOP_TIMEOUT, value: "{{ $w.lifecycle.stopSeconds }}s"}
 {{- if $w.keeps }}
@@ -48,6 +54,9 @@
   valueFrom: {secretKeyRef: {name: {{ $v.nats.external.secretName }}, key: {{ $w.name | quote }}}}
 {{- else if $v.nats.external.credentialsSecretName }}
 - {name: WAYBILL_NATS_CREDENTIALS, value: /etc/waybill/nats/user.creds}
+{{- end }}
+{{- if $v.nats.external.caSecretName }}
+- {name: WAYBILL_NATS_CA_FILE, value: /etc/waybill/nats-ca/ca.crt}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -56,17 +56,33 @@ spec:
   {{- if or $migrate (eq $v.tls.mode "trial") }}
   initContainers:
     {{- if eq $v.tls.mode "trial" }}
-    - name: certs
+    {{- /* the first makes a certificate before anything starts; the second, if wanted, goes on making them */}}
+    {{- range $container := ternary (list "certs" "certs-renewal") (list "certs") (ne $v.tls.trial.renewEvery "") }}
+    - name: {{ $container }}
       image: {{ include "waybill.image" $ }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
-      args: [certs, --ca-dir=/etc/waybill/ca, --out=/etc/waybill/tls, --account={{ $w.account }}, --namespace={{ $.Release.Namespace }}, --trust-domain={{ $v.tls.trustDomain }}]
+      args:
+        - certs
+        - --no-create
+        - --ca-dir=/etc/waybill/ca
+        - --out=/etc/waybill/tls
+        - --account={{ $w.account }}
+        - --namespace={{ $.Release.Namespace }}
+        - --trust-domain={{ $v.tls.trustDomain }}
+        - --ttl={{ $v.tls.trial.ttl }}
+        {{- if eq $container "certs-renewal" }}
+        - --every={{ $v.tls.trial.renewEvery }}
+      restartPolicy: Always
+        {{- end }}
       securityContext:
         {{- include "waybill.containerSecurity" $ | nindent 8 }}
       resources:
-        {{- toYaml $w.resources | nindent 8 }}
+        requests: {cpu: 10m, memory: 16Mi}
+        limits: {memory: 64Mi}
       volumeMounts:
         - {name: ca, mountPath: /etc/waybill/ca, readOnly: true}
         - {name: tls, mountPath: /etc/waybill/tls}
+    {{- end }}
     {{- end }}
     {{- if $migrate }}
     - name: migrate
@@ -79,7 +95,7 @@ spec:
         {{- include "waybill.containerSecurity" $ | nindent 8 }}
       resources:
         {{- toYaml $w.resources | nindent 8 }}
-      {{- with include "waybill.mounts" . }}
+      {{- with include "waybill.mounts" . | trim }}
       volumeMounts:
         {{- . | nindent 8 }}
       {{- end }}
@@ -122,11 +138,11 @@ spec:
       lifecycle:
         preStop: {sleep: {seconds: {{ $w.lifecycle.preStopSleepSeconds }}}}
       {{- end }}
-      {{- with include "waybill.mounts" . }}
+      {{- with include "waybill.mounts" . | trim }}
       volumeMounts:
         {{- . | nindent 8 }}
       {{- end }}
-  {{- with include "waybill.volumes" . }}
+  {{- with include "waybill.volumes" . | trim }}
   volumes:
     {{- . | nindent 4 }}
   {{- end }}
@@ -151,7 +167,7 @@ spec:
 {{- define "waybill.volumes" -}}
 {{- $ := index . 0 -}}{{- $w := index . 1 -}}{{- $v := $.Values -}}
 {{- if eq $v.tls.mode "trial" }}
-- name: ca # seen by the init container alone
+- name: ca # seen by what makes certificates, not by what serves
   secret: {secretName: {{ $v.tls.trial.existingSecret | default (printf "%s-ca" $.Release.Name) }}, defaultMode: 0440}
 - name: tls
   emptyDir: {medium: Memory, sizeLimit: 1Mi}

@@ -88,6 +88,9 @@
 {{- if and (eq $v.tls.mode "certManager") (not $v.tls.certManager.issuerRef.name) -}}
   {{- fail "tls.mode is certManager: say who signs in tls.certManager.issuerRef.name" -}}
 {{- end -}}
+{{- if and (eq $v.tls.mode "trial") $v.secrets.seed (not $v.tls.trial.existingSecret) -}}
+  {{- fail "secrets.seed is for tools that render without looking into the cluster, but an authority does not follow from a seed: make one with `waybill certs --ca-dir ca`, put ca.crt and ca.key into a Secret and name it in tls.trial.existingSecret, or choose another tls.mode" -}}
+{{- end -}}
 {{- range $name, $_ := $v.tls.secrets -}}
   {{- if not (hasKey $workloads $name) }}{{ fail (printf "tls.secrets names the workload %s, which is not there" $name) }}{{ end -}}
 {{- end -}}
