@@ -19,6 +19,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/discovery"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/mtls"
 	"github.com/waybill-dev/waybill/platform/rpc"
@@ -69,7 +70,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) open(ctx context.Context) (err error) {
 	instance := instanceName()
 	n.tel, err = telemetry.Setup(ctx, telemetry.Config{
-		ServiceName: "waybill", Instance: instance, Version: Version(),
+		ServiceName: n.name(), Namespace: "waybill", Instance: instance, Version: Version(),
 		SampleRatio: n.cfg.Trace.Ratio, OTLPEndpoint: n.cfg.Trace.Endpoint, OTLPInsecure: n.cfg.Trace.Insecure,
 		Log: telemetry.LogConfig{Level: n.cfg.Log.Level, Format: n.cfg.Log.Format},
 	})
@@ -98,6 +99,14 @@ func (n *Node) open(ctx context.Context) (err error) {
 		n.onClose(n.bus.Close)
 	}
 	return nil
+}
+
+// name is what the process is called in traces: its service when it runs just one.
+func (n *Node) name() string {
+	if len(n.local) == 1 {
+		return n.local[0]
+	}
+	return "waybill"
 }
 
 // needsBus tells whether any service here has events.
@@ -131,7 +140,7 @@ func (n *Node) build(ctx context.Context) error {
 	}
 	env := &app.Env{
 		Log: n.tel.Log, Bus: n.bus, OpenDB: n.openDB, Conn: n.conn, Now: time.Now,
-		Tracer: n.tel.Tracer.Tracer("waybill"), Meter: n.tel.Meter.Meter("waybill"), Owner: uuid.NewString(), MaxBatch: n.cfg.BatchSize,
+		Meter: n.tel.Meter.Meter("waybill"), Owner: uuid.NewString(), MaxBatch: n.cfg.BatchSize,
 	}
 	var gateway *app.Unit
 	for _, name := range n.local {
@@ -141,9 +150,11 @@ func (n *Node) build(ctx context.Context) error {
 			}
 			continue
 		}
-		u, err := n.service(ctx, name, env)
+		own := *env
+		own.Tracer = n.tel.Tracer.Tracer("waybill/" + name) // tells the services of one process apart
+		u, err := n.service(ctx, name, &own)
 		if err != nil {
-			return fmt.Errorf("build the %s service: %w", name, err)
+			return fmt.Errorf("build the %s service: %w", name, adviseMigration(err))
 		}
 		n.units = append(n.units, u)
 		if u.Register != nil {
@@ -179,6 +190,11 @@ func (n *Node) Run(ctx context.Context) error {
 		Units: units, Log: n.tel.Log, Admin: n.admin, Metrics: n.tel.Metrics(),
 		DrainDelay: n.cfg.DrainDelay, StopTimeout: n.cfg.StopTimeout,
 		Started: func() { close(n.started) },
+		ReadyChanged: func(ready bool) {
+			if !ready {
+				n.server.Drain()
+			}
+		},
 	})
 	return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 }
@@ -234,12 +250,7 @@ func (n *Node) runs(service string) bool { return slices.Contains(n.local, servi
 
 // openDB opens the database of a service.
 func (n *Node) openDB(ctx context.Context, service string) (*sqldb.DB, error) {
-	dsn, schema := n.cfg.database(service)
-	cfg := sqldb.Config{URL: dsn, Schema: schema, Log: n.tel.Log}
-	if schema != "" {
-		cfg.MaxConns = n.cfg.DBConns
-	}
-	db, err := sqldb.Open(ctx, cfg)
+	db, err := sqldb.Open(ctx, n.cfg.sqldb(service, n.tel.Log))
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +278,7 @@ func (n *Node) remote(to string) grpc.ClientConnInterface {
 		return c
 	}
 	target := n.cfg.upstreams()[to]
-	cfg := rpc.DialConfig{ForwardToken: true, Tracer: n.tel.Tracer}
+	cfg := rpc.DialConfig{ForwardToken: true, Patience: patience, Tracer: n.tel.Tracer}
 	if n.self != nil {
 		cfg.TLS = n.self.Client(to)
 	}
@@ -279,6 +290,11 @@ func (n *Node) remote(to string) grpc.ClientConnInterface {
 	n.onClose(func(context.Context) error { return c.Close() })
 	return c
 }
+
+// patience is how long calls wait when no server of another service is ready. It
+// is longer than the DNS takes to tell of a new one and shorter than the deadline
+// of a request, so that its caller hears what is wrong.
+const patience = discovery.Interval + 2*time.Second
 
 // broken is a channel that cannot be made; every call says why.
 type broken struct{ err error }

@@ -31,6 +31,7 @@ import (
 // Config says who the process is and where its telemetry goes.
 type Config struct {
 	ServiceName string // service.name of the resource, as in "waybill"
+	Namespace   string // service.namespace: what the services of one system have in common
 	Instance    string // service.instance.id, as in the pod's name
 	Version     string // service.version
 
@@ -59,7 +60,8 @@ type Telemetry struct {
 	Registry   *prometheus.Registry          // what Metrics serves; other collectors may join it
 }
 
-// Setup makes the telemetry of a process. An unreachable collector is no error:
+// Setup makes the telemetry of a process. Its resource is what cfg says and then
+// OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME. An unreachable collector is no error:
 // spans are then dropped and the loss is logged. The caller must call Shutdown.
 func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if cfg.SampleRatio < 0 || cfg.SampleRatio > 1 {
@@ -69,11 +71,18 @@ func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := resource.NewSchemaless(
-		attribute.String("service.name", cfg.ServiceName),
-		attribute.String("service.instance.id", cfg.Instance),
-		attribute.String("service.version", cfg.Version),
+	res, err := resource.New(ctx,
+		resource.WithAttributes(
+			attribute.String("service.name", cfg.ServiceName),
+			attribute.String("service.namespace", cfg.Namespace),
+			attribute.String("service.instance.id", cfg.Instance),
+			attribute.String("service.version", cfg.Version),
+		),
+		resource.WithFromEnv(), // where it runs, as its operator says, comes last and wins
 	)
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
 	t := &Telemetry{Log: log, Propagator: propagation.TraceContext{}, Registry: prometheus.NewRegistry()}
 	if t.Meter, err = newMeter(res, t.Registry); err != nil {
 		return nil, err
