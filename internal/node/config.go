@@ -4,7 +4,6 @@
 package node
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -37,6 +36,8 @@ type Config struct {
 
 	Data string   `help:"directory for databases and streams that are kept by this process"`
 	DB   []string `help:"database: postgres://… or sqlite:<directory> for all services, or service=url for one of them; by default SQLite under --data"`
+
+	Migrate string `help:"auto: bring the databases up to date at the start; off: only look whether they are, and leave that to waybill migrate"`
 
 	NATS            string           `key:"nats" help:"brokers to use, nats://host:4222,…; by default one runs in this process, with its streams under --data"`
 	NATSCredentials string           `key:"nats_credentials" help:"credentials file for the broker"`
@@ -73,8 +74,6 @@ type Config struct {
 	Order     orderd.Config
 	Payment   paymentd.Config
 	Shipping  shippingd.Config
-
-	natsDir string // instead of the one under Data
 }
 
 // TLSConfig says how services prove to each other who they are.
@@ -144,6 +143,7 @@ func DefaultConfig() Config {
 	return Config{
 		Services:    []string{"all"},
 		Data:        "data",
+		Migrate:     MigrateAuto,
 		NATSSync:    100 * time.Millisecond,
 		HTTPAddr:    ":8080",
 		GRPCAddr:    ":9090",
@@ -193,6 +193,9 @@ func (c *Config) Validate() error {
 	}
 	if c.TLS.Dir == "" && len(c.TLS.Peers) > 0 {
 		bad("tls.peers", "says who is believed, but there are no certificates; set tls.dir too")
+	}
+	if c.Migrate != MigrateAuto && c.Migrate != MigrateOff {
+		bad("migrate", "must be auto or off, not %q", c.Migrate)
 	}
 	if c.BatchSize < 1 || c.BatchSize > 1024 {
 		bad("batch_size", "must be 1 to 1024")
@@ -290,7 +293,7 @@ func (c *Config) database(service string) (dsn, schema string) {
 // bus gives the configuration of the broker.
 func (c *Config) bus(instance string) bus.Config {
 	return bus.Config{
-		URL: c.NATS, Dir: cmp.Or(c.natsDir, filepath.Join(c.Data, "nats")), SyncInterval: c.NATSSync, SyncAlways: c.NATSSync == 0,
+		URL: c.NATS, Dir: filepath.Join(c.Data, "nats"), SyncInterval: c.NATSSync, SyncAlways: c.NATSSync == 0,
 		Name: "waybill/" + instance, CredentialsFile: c.NATSCredentials, User: c.NATSUser, Password: c.NATSPassword.Reveal(), Replicas: c.NATSReplicas,
 		CAFile: c.NATSCAFile, CertFile: c.NATSCertFile, KeyFile: c.NATSKeyFile,
 	}

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"runtime/debug"
-	"slices"
 
 	"google.golang.org/grpc"
 
@@ -80,27 +78,6 @@ func (n *Node) gateway() (*app.Unit, error) {
 	stop := func(ctx context.Context) error { return g.Shutdown(ctx, srv) }
 	return app.ServeUnit("gateway", func() error { return srv.Serve(n.http) }, stop,
 		func(err error) bool { return errors.Is(err, http.ErrServerClosed) }), nil
-}
-
-// Migrate brings the databases of the services that run here up to date and
-// closes them again. It is safe to run beside serving processes.
-func Migrate(ctx context.Context, cfg Config) error {
-	cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr = "", "", ""
-	cfg.TLS = TLSConfig{} // nobody is called, so nothing needs to be proved
-	cfg.Services = slices.DeleteFunc(cfg.run(), func(s string) bool { return s == "gateway" })
-	if cfg.NATS == "" { // nothing is published, so no broker's streams are touched
-		dir, err := os.MkdirTemp("", "waybill-migrate-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		cfg.natsDir = dir
-	}
-	n, err := New(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	return n.Close(ctx)
 }
 
 // Check asks the books of the services that run here and gives every way in

@@ -70,7 +70,7 @@ func TestAProcessThatCannotRunSaysWhy(t *testing.T) {
 	t.Run("a database of a newer version", func(t *testing.T) {
 		cfg := quick(t.TempDir())
 		cfg.Services = []string{"inventory"}
-		must(t, node.Migrate(soon(t), cfg))
+		must(t, node.Migrate(soon(t), cfg, node.MigrateOptions{}))
 		db, err := sqldb.Open(soon(t), sqldb.Config{URL: "sqlite://" + filepath.Join(cfg.Data, "inventory.db")})
 		must(t, err)
 		_, err = db.Exec(soon(t), "INSERT INTO goose_inventory (version_id, is_applied) VALUES (?, ?)", 9999, true)

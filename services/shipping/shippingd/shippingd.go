@@ -63,10 +63,7 @@ func NewWith(ctx context.Context, env *app.Env, cfg Config, carrier shipping.Car
 }
 
 func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier shipping.Carrier) (*app.Unit, error) {
-	if err := db.Migrate(ctx, "platform", react.Migrations()); err != nil {
-		return nil, err
-	}
-	if err := db.Migrate(ctx, "shipping", store.Migrations()); err != nil {
+	if err := Migrate(ctx, db); err != nil {
 		return nil, err
 	}
 	now := env.Now
@@ -105,4 +102,12 @@ func build(ctx context.Context, env *app.Env, cfg Config, db *sqldb.DB, carrier 
 			return errors.Join(err, db.Close())
 		},
 	}, nil
+}
+
+// Migrate brings the database of the shipping service up to date.
+func Migrate(ctx context.Context, db *sqldb.DB) error {
+	if err := db.Migrate(ctx, "platform", react.Migrations()); err != nil {
+		return err
+	}
+	return db.Migrate(ctx, "shipping", store.Migrations())
 }

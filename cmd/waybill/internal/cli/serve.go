@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -48,24 +49,38 @@ The first administrator is made of WAYBILL_ADMIN_EMAIL and WAYBILL_ADMIN_PASSWOR
 
 func newMigrate() *cobra.Command {
 	cfg := node.DefaultConfig()
+	opts := node.MigrateOptions{}
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the databases up to date and exit",
-		Long: `Bring the databases of the services named by --services up to date and exit.
-Serving does the same at its start; use this where that is to happen before.
-Migrations run under a lock, so that several processes may start at once, and the
-previous release works on the new tables.`,
+		Long: `Bring the databases of the services named by --services up to date and exit. Only
+the databases are needed, no broker and no ports. Serving does the same at its
+start; use this where that is to happen before (--migrate=off). Migrations run
+under a lock, so that several processes may start at once, and processes of the
+previous release go on serving on the new tables.`,
+		Example: `  waybill migrate --db postgres://waybill@localhost/waybill
+  waybill migrate --services order,payment --wait 2m`,
 		Args: noArgs,
 	}
 	config.Bind(cmd, &cfg)
+	cmd.Flags().DurationVar(&opts.Wait, "wait", 0, "how long to wait for a database that cannot be reached yet")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if done, err := settings(cmd, &cfg); done || err != nil {
 			return err
 		}
-		if err := node.Migrate(cmd.Context(), cfg); err != nil {
+		out := cmd.OutOrStdout()
+		opts.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+		opts.Done = func(service, tables string, from, to int64) {
+			if from == to {
+				fmt.Fprintf(out, "%s: tables of %s are up to date (version %d)\n", service, tables, to)
+			} else {
+				fmt.Fprintf(out, "%s: tables of %s went from version %d to %d\n", service, tables, from, to)
+			}
+		}
+		if err := node.Migrate(cmd.Context(), cfg, opts); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), "databases are up to date")
+		_, err := fmt.Fprintln(out, "databases are up to date")
 		return err
 	}
 	return cmd
