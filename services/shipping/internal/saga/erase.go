@@ -67,7 +67,7 @@ func (h *machine) erase(v *react.View, orderID string) error {
 
 // put keeps a shipment and tells those who watch it.
 func (h *machine) put(v *react.View, s shipping.Shipment) {
-	store.Shipments.Put(v, s.OrderID, s)
+	store.Put(v, s)
 	if s.ID == "" {
 		return // nobody knows of it
 	}

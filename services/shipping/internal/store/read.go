@@ -33,7 +33,7 @@ type Stored struct {
 // Get gives a shipment by its id. With an owner, those of others do not exist.
 // The error is NotFound if there is none.
 func (s *Store) Get(ctx context.Context, shipmentID, owner string) (Stored, error) {
-	r := s.db.QueryRow(ctx, `SELECT `+columns+` FROM shipments WHERE shipment_id = ? AND (? = '' OR user_id = ?)`, shipmentID, owner, owner)
+	r := s.db.QueryRow(ctx, `SELECT `+ofShipments+` FROM shipment_ids n JOIN shipments s ON s.id = n.order_id WHERE n.shipment_id = ? AND (? = '' OR s.user_id = ?)`, shipmentID, owner, owner)
 	got, err := read(r)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return got, errs.E(errs.NotFound, "SHIPMENT_NOT_FOUND", "there is no shipment %s", shipmentID)
@@ -75,7 +75,7 @@ func (s *Store) Orders(ctx context.Context, tracking []string) (map[string]strin
 		return orders, nil
 	}
 	marks, args := sqldb.In(tracking)
-	err := sqldb.Each(ctx, s.db, `SELECT tracking_number, id FROM shipments WHERE tracking_number IN (`+marks+`)`, args, func(row sqldb.Scanner) error {
+	err := sqldb.Each(ctx, s.db, `SELECT tracking_number, order_id FROM tracking_numbers WHERE tracking_number IN (`+marks+`)`, args, func(row sqldb.Scanner) error {
 		var number, id string
 		err := row.Scan(&number, &id)
 		orders[number] = id

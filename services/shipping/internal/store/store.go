@@ -24,7 +24,7 @@ var migrations embed.FS
 // Migrations holds the tables of the shipping service.
 func Migrations() fs.FS { return sqldb.Embedded(migrations) }
 
-// Shipments are the parcels, by order id.
+// Shipments are the parcels, by order id. Put keeps them.
 var Shipments = react.NewKind("shipments", []sqldb.Column{
 	{Name: "shipment_id", Type: sqldb.Text, Nullable: true},
 	{Name: "user_id", Type: sqldb.Text},
@@ -58,6 +58,30 @@ var Erasures = react.NewKind("erasures", []sqldb.Column{
 		err = s.Scan(append(meta, &e.ErasedAt, &e.Open)...)
 		return e, err
 	})
+
+// By these tables a shipment is found by what it is called. Its own row is rewritten
+// by every step, and all its indexes with it if one of them held a name.
+var (
+	shipmentIDs     = names("shipment_ids", "shipment_id")
+	trackingNumbers = names("tracking_numbers", "tracking_number")
+)
+
+func names(table, column string) *sqldb.Table {
+	return &sqldb.Table{Name: table, Key: []string{column}, Columns: []sqldb.Column{{Name: column, Type: sqldb.Text}, {Name: "order_id", Type: sqldb.Text}}}
+}
+
+// Put keeps a shipment that the step named in its needs, and what it is called. An
+// id or tracking number that another shipment has fails the batch.
+func Put(v *react.View, s shipping.Shipment) {
+	was, _ := Shipments.Get(v, s.OrderID)
+	Shipments.Put(v, s.OrderID, s)
+	if s.ID != was.ID {
+		v.Append(shipmentIDs, s.ID, s.OrderID)
+	}
+	if s.Tracking != was.Tracking {
+		v.Append(trackingNumbers, s.Tracking, s.OrderID)
+	}
+}
 
 // The bits of the column flags.
 const (
@@ -130,4 +154,7 @@ func scan(r sqldb.Scanner, meta ...any) (shipping.Shipment, error) {
 	return s, nil
 }
 
-var columns = strings.Join(Shipments.Columns(), ", ")
+var (
+	columns     = strings.Join(Shipments.Columns(), ", ")
+	ofShipments = "s." + strings.Join(Shipments.Columns(), ", s.") // when others are joined to s
+)

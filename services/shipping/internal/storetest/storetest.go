@@ -86,7 +86,7 @@ func (f *fixture) put(shipments ...shipping.Shipment) {
 }
 
 func (f *fixture) try(s shipping.Shipment) error {
-	return f.do(func(v *react.View) error { store.Shipments.Put(v, s.OrderID, s); return nil }, store.Shipments.Ref(s.OrderID))
+	return f.do(func(v *react.View) error { store.Put(v, s); return nil }, store.Shipments.Ref(s.OrderID))
 }
 
 func (f *fixture) do(step func(v *react.View) error, refs ...react.Ref) error {
