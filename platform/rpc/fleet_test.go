@@ -47,6 +47,7 @@ type member struct {
 	served chan error
 	hold   chan struct{} // while it is not nil and open, calls wait in their handlers
 	held   atomic.Int64
+	sick   atomic.Bool
 }
 
 func newFleet(t *testing.T, cfg Config) *fleet {
@@ -72,6 +73,9 @@ func (f *fleet) start(t *testing.T) *member {
 	wantNoError(t, err)
 	e := &echo{unary: func(_ context.Context, msg *echov1.Message) (*echov1.Message, error) {
 		m.calls.Add(1)
+		if m.sick.Load() {
+			return nil, errs.E(errs.Internal, "SICK", "as told")
+		}
 		if m.hold != nil {
 			m.held.Add(1)
 			<-m.hold

@@ -37,8 +37,8 @@ type Config struct {
 	serviceconfig.LoadBalancingConfig `json:"-"`
 
 	Patience time.Duration `json:"patience,omitempty"` // how long calls wait while no server is ready: until their deadline
-	Interval time.Duration `json:"interval,omitempty"` // between two judgements: 5 s
-	Calls    int64         `json:"calls,omitempty"`    // fewer than these in an interval are not judged: 10
+	Interval time.Duration `json:"interval,omitempty"` // between two judgements, at the most: 5 s
+	Calls    int64         `json:"calls,omitempty"`    // fewer than these are not judged, and that many failures in a row at once: 10
 	Ejection time.Duration `json:"ejection,omitempty"` // how long a server is left alone the first time: 10 s, doubled each time up to 16-fold
 }
 
@@ -88,6 +88,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	if c, ok := s.BalancerConfig.(*Config); ok {
 		p.conn.mu.Lock()
 		p.conn.cfg, p.conn.lookup = *c, nil
+		p.conn.row.Store(c.Calls)
 		p.conn.mu.Unlock()
 	}
 	s.BalancerConfig = nil
@@ -115,6 +116,7 @@ type conn struct {
 
 	judged atomic.Int64 // when servers are judged next, nanoseconds
 	out    atomic.Int64 // until when some server is ejected
+	row    atomic.Int64 // cfg.Calls
 
 	mu      sync.Mutex
 	cfg     Config
@@ -202,12 +204,12 @@ func (c *conn) close() {
 	}
 }
 
-// judge looks at what each server did since the last judgement and ejects those
-// that fail at least half of their calls, twice as many of them as the others do,
-// but never more than half of all servers.
-func (c *conn) judge() {
+// judge looks, when it is time or early, at what each server did since the last
+// look. It ejects those that fail at least half of their calls, and twice as large
+// a share as the others do, but never more than half of all servers.
+func (c *conn) judge(early bool) {
 	now := time.Now().UnixNano()
-	if next := c.judged.Load(); now < next || !c.judged.CompareAndSwap(next, now+int64(time.Second)) {
+	if next := c.judged.Load(); !early && (now < next || !c.judged.CompareAndSwap(next, now+int64(time.Second))) {
 		return
 	}
 	c.mu.Lock()
@@ -251,6 +253,7 @@ type server struct {
 	conn      *conn
 	count     func(balancer.DoneInfo)
 	good, bad atomic.Int64 // since the last judgement
+	row       atomic.Int64 // failures since the last success
 	until     atomic.Int64 // it is ejected, nanoseconds
 	strikes   int          // how often it was ejected, less the intervals it did well since; guarded by conn.mu
 }
@@ -259,10 +262,12 @@ func (s *server) done(info balancer.DoneInfo) {
 	switch status.Code(info.Err) {
 	case codes.Unavailable, codes.Internal, codes.Unknown, codes.DataLoss, codes.DeadlineExceeded:
 		s.bad.Add(1)
+		s.conn.judge(s.row.Add(1)%max(1, s.conn.row.Load()) == 0)
 	default:
 		s.good.Add(1)
+		s.row.Store(0)
+		s.conn.judge(false)
 	}
-	s.conn.judge()
 }
 
 // picker is round_robin's, past those that are ejected.
