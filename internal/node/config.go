@@ -7,16 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/waybill-dev/waybill/internal/topology"
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/mtls"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/telemetry"
 	"github.com/waybill-dev/waybill/services/auth/authd"
 	"github.com/waybill-dev/waybill/services/inventory/inventoryd"
@@ -26,8 +27,8 @@ import (
 	"github.com/waybill-dev/waybill/services/user/userd"
 )
 
-// Names lists all services a process can run, in the order in which they start.
-var names = []string{"auth", "user", "inventory", "payment", "shipping", "order", "gateway"}
+// names lists all services a process can run, in the order in which they start.
+var names = topology.Names()
 
 // Config is everything about a process that can be chosen.
 type Config struct {
@@ -259,12 +260,12 @@ func parseDB(s string) (service, target string, err error) {
 	case strings.HasPrefix(target, "sqlite:"):
 		return service, target, nil
 	case strings.HasPrefix(target, "postgres://"), strings.HasPrefix(target, "postgresql://"):
-		if _, err := url.Parse(target); err != nil {
-			return "", "", fmt.Errorf("the Postgres address cannot be read; it looks like postgres://user:password@host:5432/database")
+		if err := sqldb.CheckURL(target); err != nil {
+			return "", "", err
 		}
 		return service, target, nil
 	}
-	return "", "", fmt.Errorf("a database is postgres://…, sqlite:<directory>, or service= and one of these")
+	return "", "", fmt.Errorf("a database is postgres://…, sqlite:<directory>, or service= and one of these; a comma within an address is written %%2C")
 }
 
 // database gives the address of a service's database. With SQLite every service

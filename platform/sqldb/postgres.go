@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,10 +31,9 @@ type postgres struct {
 }
 
 func openPostgres(ctx context.Context, cfg Config) (*postgres, error) {
-	pc, err := pgxpool.ParseConfig(cfg.URL)
+	pc, err := parsePostgres(cfg.URL)
 	if err != nil {
-		// The cause may quote the URL, password and all.
-		return nil, errs.E(errs.Invalid, "DATABASE_URL", "the database URL is not a valid postgres:// URL")
+		return nil, err
 	}
 	switch {
 	case cfg.MaxConns > 0:
@@ -61,6 +61,36 @@ func openPostgres(ctx context.Context, cfg Config) (*postgres, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// parsePostgres reads a URL. Its errors say what is wrong, but never quote it,
+// since it may hold a password.
+func parsePostgres(raw string) (*pgxpool.Config, error) {
+	const form = "it looks like postgres://user:password@host:5432/database, with special characters of the password percent-encoded (@ is %%40, / is %%2F, # is %%23, ? is %%3F, %% is %%25, a comma %%2C)"
+	u, err := url.Parse(raw)
+	if err != nil || u.Fragment != "" || u.User == nil && strings.Contains(raw, "@") {
+		return nil, errs.E(errs.Invalid, "DATABASE_URL", "the Postgres address cannot be read; "+form)
+	}
+	pc, err := pgxpool.ParseConfig(raw)
+	if err == nil {
+		return pc, nil
+	}
+	// The library's own words quote the URL; below them lies what is wrong with it.
+	if why := errors.Unwrap(err); why != nil && !strings.Contains(why.Error(), "://") && !holds(why.Error(), u) {
+		return nil, errs.E(errs.Invalid, "DATABASE_URL", "the Postgres address cannot be used: %v", why)
+	}
+	return nil, errs.E(errs.Invalid, "DATABASE_URL", "the Postgres address cannot be read; "+form)
+}
+
+// holds tells whether text has a password of the URL in it.
+func holds(text string, u *url.URL) bool {
+	password, _ := u.User.Password()
+	for _, secret := range []string{password, u.Query().Get("password"), u.Query().Get("sslpassword")} {
+		if secret != "" && strings.Contains(text, secret) {
+			return true
+		}
+	}
+	return false
 }
 
 // runtimeParams are the settings every session begins with.

@@ -181,6 +181,22 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	return nil, errs.E(errs.Invalid, "DATABASE_URL", "the database URL must begin with postgres:// or sqlite://")
 }
 
+// CheckURL tells whether Open could mean anything by the URL, without a
+// connection. The error is errs.Invalid and never quotes the URL, which may hold a
+// password. Files that the URL names, such as certificates, have to be there.
+func CheckURL(raw string) error {
+	scheme, _, _ := strings.Cut(raw, "://")
+	switch scheme {
+	case "postgres", "postgresql":
+		_, err := parsePostgres(raw)
+		return err
+	case "sqlite":
+		_, err := sqlitePath(raw)
+		return err
+	}
+	return errs.E(errs.Invalid, "DATABASE_URL", "the database URL must begin with postgres:// or sqlite://")
+}
+
 // Dialect tells which kind of database this is.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
