@@ -14,7 +14,7 @@ help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: gen
-gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/, and the chart's list of who calls whom
+gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/, the chart's list of who calls whom, and k8s/ from the chart
 	@$(BIN)/protodeps .tmp/protodeps
 	@$(BIN)/buf format -d --exit-code proto >/dev/null || { echo 'proto/ is not formatted: run $(BIN)/buf format -w proto'; exit 1; }
 	@$(BIN)/buf lint
@@ -23,11 +23,12 @@ gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/, and the chart'
 	@$(BIN)/openapiv3-merge $$(find .tmp/openapi -name '*.json' | LC_ALL=C sort) > .tmp/merged.json
 	@$(BIN)/openapi .tmp/descriptors.binpb .tmp/merged.json proto/gen/openapi/waybill.openapi.json
 	@GOWORK=off go run ./cmd/waybill topology --json > .tmp/topology.json && mv .tmp/topology.json charts/waybill/files/topology.json
+	@if command -v helm >/dev/null; then cd tools && GOWORK=off go run ./overlays ../charts/waybill ../k8s mono three split; else echo 'helm is not installed: k8s/overlays stay as they are'; fi
 
 .PHONY: checkgen
 checkgen: gen ## Fail when the generated code committed is not what gen makes
-	@changed=$$(git status --porcelain -- proto/gen charts/waybill/files/topology.json); \
-	if [ -n "$$changed" ]; then printf 'what is generated is not what its sources say; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen charts/waybill/files; exit 1; fi
+	@changed=$$(git status --porcelain -- proto/gen charts/waybill/files/topology.json k8s); \
+	if [ -n "$$changed" ]; then printf 'what is generated is not what its sources say; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen charts/waybill/files k8s; exit 1; fi
 
 .PHONY: breaking
 breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)
