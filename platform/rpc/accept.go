@@ -19,7 +19,7 @@ import (
 
 // accept looks at a decoded request: the last part of the chain.
 func (s *Server) accept(ctx context.Context, m *method, req any) (context.Context, error) {
-	if m.foreign {
+	if m.foreign || m.forward {
 		return ctx, nil
 	}
 	msg, ok := req.(proto.Message)

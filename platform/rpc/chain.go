@@ -86,11 +86,14 @@ func (s *Server) admit(c *call) error {
 	if !c.stream {
 		s.deadline(c)
 	}
-	ctx, caller, until, known, err := s.authenticate(c.ctx, client, c.id)
-	c.ctx, c.caller = ctx, caller
 	if c.id.ip.IsValid() {
 		c.ctx = context.WithValue(c.ctx, clientIPKey{}, c.id.ip)
 	}
+	if c.forward {
+		return s.admitForwarded(c)
+	}
+	ctx, caller, until, known, err := s.authenticate(c.ctx, client, c.id)
+	c.ctx, c.caller = ctx, caller
 	key := ""
 	switch {
 	case caller.UserID != "":
@@ -117,6 +120,15 @@ func (s *Server) admit(c *call) error {
 		return s.openStream(c, key, until)
 	}
 	return nil
+}
+
+// admitForwarded lets a call pass to where its service runs. Who calls, how often
+// and how long is looked at there.
+func (s *Server) admitForwarded(c *call) error {
+	if !c.stream {
+		return nil
+	}
+	return s.tie(c.ctx, c)
 }
 
 // deadline gives every unary call an end, and none one that is too far away.
@@ -221,6 +233,11 @@ func (s *Server) finish(c *call, panicked, resp any, err error) (any, error) {
 		}
 		s.spans.end(c.ctx, c.start, nil)
 		return resp, nil
+	}
+	if c.forward && c.ctx.Err() == nil && ours(err) {
+		s.logFailure(c, e, took, traceID(c.ctx), "")
+		s.spans.end(c.ctx, c.start, err)
+		return nil, err // as the service said it
 	}
 	trace := traceID(c.ctx)
 	var stack string

@@ -9,6 +9,30 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
+// attend looks after the health of the services until the last of those who
+// called it calls what it gives.
+func (s *Server) attend() (leave func()) {
+	s.attending.Lock()
+	defer s.attending.Unlock()
+	if s.listeners++; s.listeners == 1 {
+		ctx, cancel := context.WithCancel(context.Background())
+		watched := make(chan struct{})
+		// The first look comes before the first connection: a client that asks for the
+		// health of a server that is up must not hear that it is not.
+		last := map[string]bool{}
+		s.checkReadiness(ctx, last)
+		go func() { defer close(watched); s.watchReadiness(ctx, last) }()
+		s.unattend = func() { cancel(); <-watched }
+	}
+	return func() {
+		s.attending.Lock()
+		defer s.attending.Unlock()
+		if s.listeners--; s.listeners == 0 {
+			s.unattend()
+		}
+	}
+}
+
 // watchReadiness keeps the health service true until ctx ends; last is what a
 // first look has found.
 func (s *Server) watchReadiness(ctx context.Context, last map[string]bool) {

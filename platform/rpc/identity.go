@@ -131,6 +131,10 @@ func (s *Server) locate(ctx context.Context) (id identity, client context.Contex
 	if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
 		id.ip = at.Addr().Unmap()
 	}
+	if _, public := p.AuthInfo.(publicInfo); public {
+		id.ip = behind(ctx, s.public.ProxyHops, id.ip)
+		return id, nil, nil
+	}
 	proxy := slices.ContainsFunc(s.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(id.ip) })
 	if with, proved := p.AuthInfo.(peerInfo); proved {
 		if id.services, err = speaking(ctx, with.services); err != nil {

@@ -34,6 +34,7 @@ type method struct {
 	access  access
 	keyed   protoreflect.FieldDescriptor // request_id, nil if the method is not KEYED
 	foreign bool                         // not of our contract: it has no rules
+	forward bool                         // handed on to where the service runs; the rules are kept there
 	probe   bool                         // health checks: neither limited nor logged nor measured
 	metrics []metric.RecordOption        // what is said of a call, by code
 }

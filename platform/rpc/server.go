@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -42,9 +43,14 @@ type Server struct {
 	health         *health.Server
 	rules          protovalidate.Validator
 
+	attending sync.Mutex // held for the first look, too
+	listeners int
+	unattend  func()
+
 	mu       sync.Mutex
 	services []service
-	failed   error // of registrations
+	public   *Public // nil: there is no public side
+	failed   error   // of registrations
 	stopped  bool
 	built    atomic.Pointer[built]
 }
@@ -58,8 +64,27 @@ type service struct {
 
 // built is what exists once all services are known.
 type built struct {
-	tcp   *grpc.Server
-	local *inprocgrpc.Channel
+	tcp    *grpc.Server
+	public *grpc.Server // nil if there is no such side
+	local  *inprocgrpc.Channel
+}
+
+// finish lets both transports take no more calls and waits for those under way.
+func (b *built) finish() {
+	var both sync.WaitGroup
+	both.Go(b.tcp.GracefulStop)
+	if b.public != nil {
+		both.Go(b.public.GracefulStop)
+	}
+	both.Wait()
+}
+
+// cut ends all connections.
+func (b *built) cut() {
+	b.tcp.Stop()
+	if b.public != nil {
+		b.public.Stop()
+	}
 }
 
 // NewServer makes a server without services. It fails if cfg cannot be meant or
@@ -153,13 +178,22 @@ func (s *Server) Build() error {
 		s.failed = fmt.Errorf("rpc: field rules: %w", err)
 		return s.failed
 	}
-	s.built.Store(s.assemble(all))
+	b, err := s.assemble(all)
+	if err != nil {
+		s.failed = err
+		return err
+	}
+	s.built.Store(b)
 	return nil
 }
 
 // assemble registers what is known to be good with both transports.
-func (s *Server) assemble(all []service) *built {
-	b := &built{tcp: grpc.NewServer(s.options()...), local: new(inprocgrpc.Channel).WithCloner(cloner{})}
+func (s *Server) assemble(all []service) (*built, error) {
+	creds := insecure.NewCredentials()
+	if s.cfg.TLS != nil {
+		creds = &proving{credentials.NewTLS(s.cfg.TLS), s}
+	}
+	b := &built{tcp: grpc.NewServer(s.options(s.cfg.MaxStreams, creds)...), local: new(inprocgrpc.Channel).WithCloner(cloner{})}
 	for _, svc := range all {
 		b.tcp.RegisterService(svc.desc, svc.impl)
 		b.local.RegisterService(svc.desc, svc.impl)
@@ -167,7 +201,12 @@ func (s *Server) assemble(all []service) *built {
 	if s.cfg.Reflection {
 		reflection.Register(&reflector{b.tcp, s})
 	}
-	return b
+	if s.public == nil {
+		return b, nil
+	}
+	var err error
+	b.public, err = s.assemblePublic(all)
+	return b, err
 }
 
 // guard gives a copy of desc in which every handler has the chain around it.
@@ -182,18 +221,19 @@ func (s *Server) guard(desc *grpc.ServiceDesc, ms map[string]*method, inputs map
 	}
 	for _, m := range ms {
 		m.attributes()
-		if !m.foreign {
+		if !m.foreign && !m.forward {
 			inputs[m.input.FullName()] = m.input
 		}
 	}
 	return &guarded
 }
 
-func (s *Server) options() []grpc.ServerOption {
-	opts := []grpc.ServerOption{
+func (s *Server) options(maxStreams uint32, creds credentials.TransportCredentials) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(s.cfg.MaxMessage),
 		grpc.MaxHeaderListSize(s.cfg.MaxHeaders),
-		grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(s.cfg.ConnectTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -206,10 +246,6 @@ func (s *Server) options() []grpc.ServerOption {
 		}),
 		grpc.NumStreamWorkers(64), // their stacks stay grown; more calls than that get goroutines of their own
 	}
-	if s.cfg.TLS != nil {
-		opts = append(opts, grpc.Creds(&proving{credentials.NewTLS(s.cfg.TLS), s}))
-	}
-	return opts
 }
 
 // minPing is how often a client may ask whether the server is alive. Clients of
@@ -229,14 +265,7 @@ func (s *Server) Serve(lis net.Listener) error {
 		}
 		return unlessStopped(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	watched := make(chan struct{})
-	// The first look comes before the first connection: a client that asks for the
-	// health of a server that is up must not hear that it is not.
-	last := map[string]bool{}
-	s.checkReadiness(ctx, last)
-	go func() { defer close(watched); s.watchReadiness(ctx, last) }()
-	defer func() { cancel(); <-watched }()
+	defer s.attend()()
 	return unlessStopped(s.built.Load().tcp.Serve(lis))
 }
 
@@ -269,7 +298,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		b.tcp.GracefulStop()
+		b.finish()
 		ended <- s.gate.close(ctx)
 	}()
 	s.gate.drain(stopping(), false)
@@ -290,7 +319,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
-		b.tcp.Stop()
+		b.cut()
 		return <-ended
 	}
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +138,15 @@ func classify(err error) *errs.Error {
 	}
 	k := errs.KindOf(err)
 	return &errs.Error{Kind: k, Reason: reason(k), Message: text(k), Err: err}
+}
+
+// ours reports whether err is a status that a server of Waybill has made.
+func ours(err error) bool {
+	st, ok := status.FromError(err)
+	return ok && slices.ContainsFunc(st.Details(), func(d any) bool {
+		info, ok := d.(*errdetails.ErrorInfo)
+		return ok && info.GetDomain() == Domain
+	})
 }
 
 func fromStatus(st *status.Status, err error) *errs.Error {
