@@ -23,6 +23,7 @@ gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/, the chart's li
 	@$(BIN)/openapiv3-merge $$(find .tmp/openapi -name '*.json' | LC_ALL=C sort) > .tmp/merged.json
 	@$(BIN)/openapi .tmp/descriptors.binpb .tmp/merged.json proto/gen/openapi/waybill.openapi.json
 	@GOWORK=off go run ./cmd/waybill topology --json > .tmp/topology.json && mv .tmp/topology.json charts/waybill/files/topology.json
+	@$(BIN)/chartdocs charts/waybill
 	@if command -v helm >/dev/null; then cd tools && GOWORK=off go run ./overlays ../charts/waybill ../k8s mono three split; else echo 'helm is not installed: k8s/overlays stay as they are'; fi
 
 .PHONY: checkgen
@@ -38,10 +39,10 @@ breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)
 	@$(BIN)/buf breaking --against .tmp/base
 
 # protoc-gen-go comes from proto/go.mod: the generator and the runtime of the generated code are one release.
-$(BIN)/.gen: tools/go.mod tools/go.sum proto/go.mod $(wildcard tools/protodeps/*.go tools/openapi/*.go)
+$(BIN)/.gen: tools/go.mod tools/go.sum proto/go.mod $(wildcard tools/protodeps/*.go tools/openapi/*.go tools/chartdocs/*.go)
 	@mkdir -p $(BIN)
 	@GOWORK=off go build -C proto -o ../$(BIN)/ google.golang.org/protobuf/cmd/protoc-gen-go
-	@$(TOOL) ./protodeps ./openapi github.com/bufbuild/buf/cmd/buf google.golang.org/grpc/cmd/protoc-gen-go-grpc \
+	@$(TOOL) ./protodeps ./openapi ./chartdocs github.com/bufbuild/buf/cmd/buf google.golang.org/grpc/cmd/protoc-gen-go-grpc \
 		$(GATEWAY)/protoc-gen-grpc-gateway $(GATEWAY)/protoc-gen-openapiv3 $(GATEWAY)/openapiv3-merge
 	@touch $@
 

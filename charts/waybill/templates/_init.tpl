@@ -68,6 +68,7 @@ secrets made by chance would otherwise differ between the files that need them.
     {{- $_ := set $w "callers" ($callers | sortAlpha) -}}
   {{- end -}}
   {{- $_ := set .Values "_" (dict "topology" $topology "workloads" $workloads "runs" $runs) -}}
+  {{- range $workloads }}{{ if and .autoscaling.enabled (eq .autoscaling.kind "keda") }}{{ $_ := set $.Values._ "keda" true }}{{ end }}{{ end -}}
   {{- include "waybill.validate" . -}}
   {{- include "waybill.generate" . -}}
 {{- end -}}
