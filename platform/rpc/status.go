@@ -22,6 +22,10 @@ const Domain = "waybill"
 // maxFields bounds the details of one answer, which travels in a header.
 const maxFields = 32
 
+// retryUnavailable is when to try again what is unavailable, if nobody knows
+// better: as when there is no server of a service just now.
+const retryUnavailable = time.Second
+
 // kinds is the one table between kinds and codes. Its row gives the text for
 // callers when there is none they may read.
 var kinds = [...]struct {
@@ -78,7 +82,8 @@ func text(k errs.Kind) string {
 func reason(k errs.Kind) string { return strings.ReplaceAll(strings.ToUpper(k.String()), " ", "_") }
 
 // Status gives what a caller sees of err: the code of its kind, its message, and
-// ErrorInfo, BadRequest and RetryInfo as far as there is something to say. Of
+// ErrorInfo, BadRequest and RetryInfo as far as there is something to say; to what
+// is unavailable callers are always told when to come back. Of
 // internal errors a caller sees traceID and nothing else. It is nil for nil.
 func Status(err error, traceID string) *status.Status {
 	if err == nil {
@@ -106,8 +111,12 @@ func toStatus(e *errs.Error, traceID string) *status.Status {
 		}
 		details = append(details, bad)
 	}
-	if e.RetryAfter > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
+	retry := e.RetryAfter
+	if retry == 0 && code == codes.Unavailable {
+		retry = retryUnavailable
+	}
+	if retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
 	}
 	bare := status.New(code, message)
 	full, err := bare.WithDetails(details...)

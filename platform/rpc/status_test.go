@@ -115,3 +115,17 @@ func TestTextThatIsNotUTF8StillGivesACode(t *testing.T) {
 		t.Errorf("got %v", st)
 	}
 }
+
+func TestWhatIsUnavailableIsWorthAnotherTryLater(t *testing.T) {
+	for name, err := range map[string]error{
+		"no server answers": status.Error(codes.Unavailable, "name resolver error: produced zero addresses"),
+		"a service says so": errs.E(errs.Unavailable, "AWAY", "not now"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var e *errs.Error
+			if !errors.As(FromStatus(Status(err, "t1").Err()), &e) || e.RetryAfter != retryUnavailable {
+				t.Errorf("callers are told to come back after %s, want %s", e.RetryAfter, retryUnavailable)
+			}
+		})
+	}
+}

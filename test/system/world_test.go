@@ -299,6 +299,9 @@ func TestMain(m *testing.M) {
 	if code, is := bustest.Child(); is {
 		os.Exit(code)
 	}
+	if code, is := beChild(); is {
+		os.Exit(code)
+	}
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
