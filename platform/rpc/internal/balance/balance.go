@@ -221,13 +221,18 @@ func (c *conn) judge(early bool) {
 		n := count{s.good.Swap(0), s.bad.Swap(0)}
 		if s.until.Load() > now {
 			out++ // what still came from it was begun before
+			s.row.Store(0)
 			continue
 		}
 		counts[s] = n
 		all.good += n.good
 		all.bad += n.bad
 	}
-	for s, n := range counts {
+	for s, own := range counts {
+		n := own
+		if row := s.row.Load(); row >= c.cfg.Calls {
+			n = count{0, row} // it was well before, which helps nobody now
+		}
 		if n.good+n.bad < c.cfg.Calls {
 			continue
 		}
@@ -235,7 +240,7 @@ func (c *conn) judge(early bool) {
 			s.strikes = max(0, s.strikes-1)
 			continue
 		}
-		others := count{all.good - n.good, all.bad - n.bad}
+		others := count{all.good - own.good, all.bad - own.bad}
 		alike := others.bad*2*(n.good+n.bad) > n.bad*(others.good+others.bad)
 		if alike || others.good+others.bad < c.cfg.Calls || (out+1)*2 > len(c.servers) {
 			continue
@@ -244,6 +249,7 @@ func (c *conn) judge(early bool) {
 		until := now + int64(c.cfg.Ejection)<<min(s.strikes, 4)
 		s.strikes++
 		s.until.Store(until)
+		s.row.Store(0)
 		c.out.Store(max(c.out.Load(), until))
 	}
 }
