@@ -50,8 +50,11 @@ type Config struct {
 	NATSSync        time.Duration    `key:"nats_sync" help:"how often the broker in this process forces its streams to disk; 0 is before every acknowledgement"`
 	NATSReplicas    int              `key:"nats_replicas" help:"copies of each stream the brokers keep"`
 
-	HTTPAddr  string `key:"http_addr" help:"address of the REST interface"`
-	GRPCAddr  string `key:"grpc_addr" help:"address of the gRPC interface"`
+	HTTPAddr       string `key:"http_addr" help:"address of the REST interface"`
+	GRPCAddr       string `key:"grpc_addr" help:"address of the gRPC interface"`
+	PublicGRPCAddr string `key:"public_grpc_addr" help:"address of a gRPC interface for people, where the gateway runs: all services, wherever they run, in plain text; by default there is none"`
+	PublicGRPCHops int    `key:"public_grpc_hops" help:"trusted proxies in front of it, whose word on a client's address is believed"`
+
 	AdminAddr string `key:"admin_addr" help:"address for health, metrics and profiles; keep it away from the public"`
 
 	TrustedProxies []string `help:"addresses, as in 10.0.0.0/8, whose word on a client's address is believed on the gRPC interface: those of the gateway, where services speak plain text"`
@@ -185,6 +188,9 @@ func (c *Config) Validate() error {
 		if _, _, err := parseDB(d); err != nil {
 			bad("db", "%v", err)
 		}
+	}
+	if c.PublicGRPCHops < 0 {
+		bad("public_grpc_hops", "must not be negative")
 	}
 	if _, err := c.proxies(); err != nil {
 		bad("trusted_proxies", "%v", err)

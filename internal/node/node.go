@@ -40,6 +40,7 @@ type Node struct {
 	units  []*app.Unit
 	http   net.Listener
 	grpc   net.Listener
+	public net.Listener
 	admin  net.Listener
 
 	dbs     map[string]*sqldb.DB
@@ -87,6 +88,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 		}
 	}
 	if n.grpc, err = n.listen("gRPC", "grpc-addr", n.cfg.GRPCAddr); err != nil {
+		return err
+	}
+	if n.cfg.PublicGRPCAddr != "" && !n.runs("gateway") {
+		return errs.E(errs.Invalid, "INVALID_CONFIG", "public_grpc_addr is of the gateway, which does not run here: take it away or add gateway to services")
+	}
+	if n.public, err = n.listen("public gRPC", "public-grpc-addr", n.cfg.PublicGRPCAddr); err != nil {
 		return err
 	}
 	if n.admin, err = n.listen("admin", "admin-addr", n.cfg.AdminAddr); err != nil {
@@ -161,15 +168,19 @@ func (n *Node) build(ctx context.Context) error {
 			u.Register(n.server.Registrar(u.Ready))
 		}
 	}
+	n.publish()
 	if err := n.server.Build(); err != nil {
 		return err
 	}
 	if err := n.observe(); err != nil {
 		return err
 	}
+	served := func(err error) bool { return err == nil || errors.Is(err, grpc.ErrServerStopped) }
 	if n.grpc != nil {
-		n.units = append(n.units, app.ServeUnit("grpc", func() error { return n.server.Serve(n.grpc) }, n.server.Stop,
-			func(err error) bool { return err == nil || errors.Is(err, grpc.ErrServerStopped) }))
+		n.units = append(n.units, app.ServeUnit("grpc", func() error { return n.server.Serve(n.grpc) }, n.server.Stop, served))
+	}
+	if n.public != nil {
+		n.units = append(n.units, app.ServeUnit("public grpc", func() error { return n.server.ServePublic(n.public) }, n.server.Stop, served))
 	}
 	if gateway != nil {
 		n.units = append(n.units, gateway)
@@ -230,6 +241,15 @@ func (n *Node) HTTPURL() string {
 
 // GRPCAddr gives host:port of the gRPC interface.
 func (n *Node) GRPCAddr() string { return dialable(n.grpc.Addr()) }
+
+// PublicGRPCAddr gives host:port of the gRPC interface for people, or "" if there
+// is none.
+func (n *Node) PublicGRPCAddr() string {
+	if n.public == nil {
+		return ""
+	}
+	return dialable(n.public.Addr())
+}
 
 // AdminURL gives the base URL of the admin port.
 func (n *Node) AdminURL() string { return "http://" + dialable(n.admin.Addr()) }

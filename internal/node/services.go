@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime/debug"
+	"slices"
 
 	"google.golang.org/grpc"
 
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/gateway"
+	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
@@ -48,26 +51,48 @@ func (n *Node) service(ctx context.Context, name string, env *app.Env) (*app.Uni
 	return nil, fmt.Errorf("there is no service %q", name)
 }
 
+// contracts gives the full name of every service that people may call.
+func contracts() map[string]string {
+	return map[string]string{
+		"auth":      authv1.AuthService_ServiceDesc.ServiceName,
+		"user":      userv1.UserService_ServiceDesc.ServiceName,
+		"inventory": inventoryv1.InventoryService_ServiceDesc.ServiceName,
+		"order":     orderv1.OrderService_ServiceDesc.ServiceName,
+		"payment":   paymentv1.PaymentService_ServiceDesc.ServiceName,
+		"shipping":  shippingv1.ShippingService_ServiceDesc.ServiceName,
+	}
+}
+
+// publish lets people call all services over gRPC, those that run here and those
+// that run elsewhere, if there is an address for it.
+func (n *Node) publish() {
+	if n.public == nil {
+		return
+	}
+	p := rpc.Public{Forward: map[string]grpc.ClientConnInterface{}, ProxyHops: n.cfg.PublicGRPCHops}
+	for name, contract := range contracts() {
+		if !n.runs(name) {
+			p.Forward[contract] = n.remote(name)
+		}
+	}
+	n.server.SetPublic(p)
+}
+
 // gateway builds the REST edge in front of all services, wherever they run.
 func (n *Node) gateway() (*app.Unit, error) {
 	if n.http == nil {
 		return nil, errors.New("the gateway needs an address: --http-addr")
 	}
-	to := func(service string) grpc.ClientConnInterface {
-		if n.runs(service) {
-			return n.server.Conn()
+	var services []gateway.Service
+	for _, name := range slices.Sorted(maps.Keys(contracts())) {
+		conn := n.server.Conn()
+		if !n.runs(name) {
+			conn = n.remote(name)
 		}
-		return n.remote(service)
+		services = append(services, gateway.Service{Name: contracts()[name], Conn: conn})
 	}
 	g, err := gateway.New(gateway.Config{
-		Services: []gateway.Service{
-			{Name: authv1.AuthService_ServiceDesc.ServiceName, Conn: to("auth")},
-			{Name: userv1.UserService_ServiceDesc.ServiceName, Conn: to("user")},
-			{Name: inventoryv1.InventoryService_ServiceDesc.ServiceName, Conn: to("inventory")},
-			{Name: orderv1.OrderService_ServiceDesc.ServiceName, Conn: to("order")},
-			{Name: paymentv1.PaymentService_ServiceDesc.ServiceName, Conn: to("payment")},
-			{Name: shippingv1.ShippingService_ServiceDesc.ServiceName, Conn: to("shipping")},
-		},
+		Services:    services,
 		CORSOrigins: n.cfg.REST.CORSOrigins, ProxyHops: n.cfg.REST.ProxyHops, AccessLog: n.cfg.REST.AccessLog,
 		OpenAPI: openapi.Document, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
 	}, n.tel.Log)

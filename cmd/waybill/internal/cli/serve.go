@@ -38,7 +38,7 @@ The first administrator is made of WAYBILL_ADMIN_EMAIL and WAYBILL_ADMIN_PASSWOR
 		go func() {
 			select {
 			case <-n.Started():
-				n.Log().Info("serving", "rest", n.HTTPURL(), "grpc", n.GRPCAddr(), "admin", n.AdminURL(), "version", node.Version())
+				n.Log().Info("serving", "rest", n.HTTPURL(), "grpc", n.GRPCAddr(), "public_grpc", n.PublicGRPCAddr(), "admin", n.AdminURL(), "version", node.Version())
 			case <-cmd.Context().Done():
 			}
 		}()
