@@ -93,7 +93,7 @@ func (a *asker) run(ctx context.Context) {
 // pause waits for d, give or take a tenth, or for a word on early. It tells
 // whether ctx goes on.
 func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
-	t := time.NewTimer(time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))) //nolint:gosec // clients only must not all ask at once
+	t := time.NewTimer(time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))) // so that not all ask at once
 	defer t.Stop()
 	select {
 	case <-t.C:

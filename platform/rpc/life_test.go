@@ -317,7 +317,7 @@ func TestAnIdleStreamKeepsItsConnection(t *testing.T) {
 		})}})
 		wantNoError(t, err)
 		stream := open(withToken(t.Context(), "sam"), t, conn, false)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		speak <- struct{}{}
 		_, err = stream.Recv()
 		wantNoError(t, err)

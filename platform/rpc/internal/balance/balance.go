@@ -145,7 +145,7 @@ func (c *conn) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOpti
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var err error
-	if sub, err = c.ClientConn.NewSubConn(addrs, opts); err != nil {
+	if sub, err = c.ClientConn.NewSubConn(addrs, opts); err != nil { //nolint:staticcheck // there is no other way to make one
 		return nil, err
 	}
 	c.servers[sub] = s
