@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -196,5 +197,26 @@ func BenchmarkUnsampledSpan(b *testing.B) {
 	for b.Loop() {
 		_, span := tr.Start(b.Context(), "s")
 		span.End()
+	}
+}
+
+func TestTheOperatorSaysWhereTheProcessRuns(t *testing.T) {
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=order-1,k8s.namespace.name=shop")
+	spans := tracetest.NewInMemoryExporter()
+	tel := setup(t, func(c *Config) { c.ServiceName, c.Namespace, c.Exporter, c.SampleRatio = "order", "waybill", spans, 1 })
+	_, span := tel.Tracer.Tracer("test").Start(t.Context(), "span")
+	span.End()
+	got := map[attribute.Key]string{}
+	for _, kv := range spans.GetSpans()[0].Resource.Attributes() {
+		got[kv.Key] = kv.Value.AsString()
+	}
+	for key, want := range map[attribute.Key]string{"service.name": "order", "service.namespace": "waybill", "k8s.pod.name": "order-1", "k8s.namespace.name": "shop"} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "nonsense")
+	if _, err := Setup(t.Context(), Config{}); err == nil || !strings.Contains(err.Error(), "OTEL_RESOURCE_ATTRIBUTES") {
+		t.Errorf("attributes that cannot be read: %v", err)
 	}
 }
