@@ -249,6 +249,11 @@ func (b *Bus) putConsumer(ctx context.Context, stream string, cfg jetstream.Cons
 	return c, err
 }
 
+// republishedHeader is set by the broker on what it republishes from one stream on
+// a subject of another. No publisher of ours does: a user who may shape a stream
+// could say so in another's name.
+const republishedHeader = "Nats-Stream"
+
 func (s *Subscription) deliver(m jetstream.Msg) {
 	if s.dropping.Load() {
 		return
@@ -258,6 +263,12 @@ func (s *Subscription) deliver(m jetstream.Msg) {
 	d, ok := newDelivery(m, s.cfg.Stream, s.b.conn)
 	if !ok {
 		s.b.log.Error("message with an unknown reply subject", "stream", s.cfg.Stream, "reply", d.reply)
+		return
+	}
+	if from := d.header[republishedHeader]; len(from) > 0 {
+		s.b.log.Error("message was put into the stream by the settings of another; it is not handled",
+			"stream", s.cfg.Stream, "seq", d.Seq, "from", from, "subject", d.Subject)
+		_ = d.Term("republished from another stream") // if this is lost, it comes again and meets the same
 		return
 	}
 	s.delivered.Add(1)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
@@ -278,6 +279,55 @@ func TestTheBrokerRefusesWhatNoServiceDoes(t *testing.T) {
 	}
 	if i, err := inBank.StreamInfo(within(t), "BANK"); err != nil || i.Messages != 1 || i.Consumers != 0 {
 		t.Errorf("the bank's stream: %+v, %v", i, err)
+	}
+}
+
+// TestWhatABrokerRepublishesIsNotHandled closes the way that permissions leave open: a
+// user who may change the settings of its stream can have the broker put its
+// messages into another's.
+func TestWhatABrokerRepublishesIsNotHandled(t *testing.T) {
+	t.Parallel()
+	ns := bustest.ServeUsers(t, []bustest.User{userFor("shop", shop()), userFor("bank", bank())}, nil)
+	inBank, _ := openAs(t, ns, "bank", nil)
+	ensure(t, inBank, events("BANK"))
+	inShop, log := openAs(t, ns, "shop", nil)
+	ensure(t, inShop, events("SHOP"))
+	paid, _ := consume(t, inShop, bus.Consumer{Stream: "BANK", Durable: "shop"})
+
+	taken, err := nats.Connect(ns.ClientURL(), nats.UserInfo("shop", "shop-password"), nats.CustomInboxPrefix("_INBOX.shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	js, err := jetstream.New(taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(within(t), "SHOP")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.RePublish = &jetstream.RePublish{Source: "test.SHOP.forged", Destination: "test.BANK.forged"}
+	if _, err := js.UpdateStream(within(t), cfg); err != nil {
+		t.Fatal(err)
+	}
+	forged := nats.NewMsg("test.SHOP.forged")
+	forged.Header.Set(jetstream.MsgIDHeader, "forged")
+	forged.Header.Set("Nats-Stream", "BANK")
+	if err := taken.PublishMsg(forged); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the forged message is in the bank's stream", func() bool {
+		i, err := inBank.StreamInfo(within(t), "BANK")
+		return err == nil && i.Messages == 1
+	})
+	publish(t, inBank, "BANK", msg("BANK", "a", 1))
+	if d := next(t, paid); d.ID != "BANK-a-1" {
+		t.Errorf("handled %s", d.ID)
+	}
+	if !log.has("put into the stream by the settings of another") {
+		t.Error("nobody was told")
 	}
 }
 
