@@ -11,7 +11,6 @@
 {{- if $w.gateway }}
 - {name: WAYBILL_HTTP_ADDR, value: ":8080"}
 - {name: WAYBILL_PUBLIC_GRPC_ADDR, value: ":8081"}
-- {name: WAYBILL_PUBLIC_GRPC_ADDR, value: ":8081"}
 {{- end }}
 - {name: WAYBILL_GRPC_ADDR, value: ":9090"}
 - {name: WAYBILL_ADMIN_ADDR, value: ":9091"}
