@@ -62,6 +62,7 @@ type Config struct {
 	Reflection  bool          `help:"let gRPC clients ask what services and methods there are"`
 	BatchSize   int           `help:"messages per transaction; 1 switches batching off"`
 	DBConns     int           `key:"db_conns" help:"connections to Postgres per service"`
+	MaxConnAge  time.Duration `key:"grpc_max_conn_age" help:"how long a gRPC connection to this process lives before its client makes a new one, with the certificates of that time; less than certificates live"`
 	DrainDelay  time.Duration `help:"how long to go on serving after readiness went false, so that load balancers notice"`
 	StopTimeout time.Duration `help:"how long an orderly stop may take"`
 
@@ -155,6 +156,7 @@ func DefaultConfig() Config {
 		Reflection:  true,
 		BatchSize:   react.DefaultBatch,
 		DBConns:     8,
+		MaxConnAge:  5 * time.Minute,
 		StopTimeout: 20 * time.Second,
 		Log:         LogConfig{Level: t.Log.Level, Format: t.Log.Format},
 		Trace:       TraceConfig{Ratio: t.SampleRatio},
@@ -188,6 +190,9 @@ func (c *Config) Validate() error {
 		if _, _, err := parseDB(d); err != nil {
 			bad("db", "%v", err)
 		}
+	}
+	if c.MaxConnAge <= 0 {
+		bad("grpc_max_conn_age", "must be more than 0, as in 5m")
 	}
 	if c.PublicGRPCHops < 0 {
 		bad("public_grpc_hops", "must not be negative")

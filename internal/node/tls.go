@@ -52,6 +52,7 @@ func (n *Node) newServer() (*rpc.Server, error) {
 		PerUser:        rpc.Rate{PerSecond: n.cfg.Limit.UserRate, Burst: n.cfg.Limit.UserBurst},
 		PerIP:          rpc.Rate{PerSecond: n.cfg.Limit.IPRate, Burst: n.cfg.Limit.IPBurst},
 		TrustedProxies: proxies,
+		MaxConnAge:     n.cfg.MaxConnAge,
 	}
 	deps := rpc.Deps{
 		Log: n.tel.Log, Verifier: auth.NewVerifier(auth.KeySourceFunc(n.keys), auth.VerifierConfig{}),
