@@ -94,6 +94,7 @@ func localConfig(dir string, verbose bool) node.Config {
 
 // withNode runs a node, calls fn once it serves, and stops it again.
 func withNode(ctx context.Context, cfg node.Config, fn func(context.Context, *node.Node) error) error {
+	tuneMemory()
 	n, err := node.New(ctx, cfg)
 	if err != nil {
 		return err

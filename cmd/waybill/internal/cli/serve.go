@@ -31,6 +31,7 @@ The first administrator is made of WAYBILL_ADMIN_EMAIL and WAYBILL_ADMIN_PASSWOR
 		if done, err := settings(cmd, &cfg); done || err != nil {
 			return err
 		}
+		tuneMemory()
 		n, err := node.New(cmd.Context(), cfg)
 		if err != nil {
 			return err

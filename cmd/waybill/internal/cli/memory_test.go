@@ -1,0 +1,17 @@
+package cli
+
+import "testing"
+
+func TestAContainersLimitLeavesRoomForWhatIsNotHeap(t *testing.T) {
+	for text, want := range map[string]int64{
+		"1073741824\n":          751619274,
+		"max\n":                 0,
+		"9223372036854771712\n": 0, // no limit, in the words of cgroup 1
+		"0\n":                   0,
+		"":                      0,
+	} {
+		if got, ok := memoryLimit(text); got != want || ok != (want > 0) {
+			t.Errorf("%q gives %d, %v", text, got, ok)
+		}
+	}
+}
