@@ -131,7 +131,7 @@ func (s *schema) state(d Dialect, one func(sql string) (int64, error)) (have, ol
 // declare writes down which older programs work on each version, before any of
 // it is applied, so that no version is ever there without.
 func (s *schema) declare(ctx context.Context, db *sql.DB) error {
-	create := "CREATE TABLE IF NOT EXISTS " + s.compatibleTable() + " (version bigint PRIMARY KEY, oldest bigint NOT NULL)"
+	create := fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (version bigint PRIMARY KEY, oldest bigint NOT NULL)", s.compatibleTable())
 	if _, err := db.ExecContext(ctx, create); err != nil {
 		return err
 	}
@@ -139,8 +139,8 @@ func (s *schema) declare(ctx context.Context, db *sql.DB) error {
 	for _, v := range s.versions {
 		rows = append(rows, fmt.Sprintf("(%d, %d)", v, s.oldest[v]))
 	}
-	_, err := db.ExecContext(ctx, "INSERT INTO "+s.compatibleTable()+" (version, oldest) VALUES "+strings.Join(rows, ", ")+
-		" ON CONFLICT (version) DO UPDATE SET oldest = excluded.oldest")
+	_, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s (version, oldest) VALUES %s ON CONFLICT (version) DO UPDATE SET oldest = excluded.oldest",
+		s.compatibleTable(), strings.Join(rows, ", ")))
 	return err
 }
 
