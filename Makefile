@@ -28,8 +28,8 @@ gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/, the chart's li
 
 .PHONY: checkgen
 checkgen: gen ## Fail when the generated code committed is not what gen makes
-	@changed=$$(git status --porcelain -- proto/gen charts/waybill/files/topology.json k8s); \
-	if [ -n "$$changed" ]; then printf 'what is generated is not what its sources say; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen charts/waybill/files k8s; exit 1; fi
+	@changed=$$(git status --porcelain -- proto/gen charts/waybill/files/topology.json charts/waybill/README.md k8s); \
+	if [ -n "$$changed" ]; then printf 'what is generated is not what its sources say; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen charts/waybill k8s; exit 1; fi
 
 .PHONY: breaking
 breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)

@@ -107,6 +107,9 @@ spec:
       imagePullPolicy: {{ $v.image.pullPolicy }}
       args: [serve]
       env:
+        {{- if $migrate }}
+        - {name: WAYBILL_MIGRATE, value: "off"} # done above
+        {{- end }}
         {{- include "waybill.env" . | nindent 8 }}
       ports:
         {{- if $w.gateway }}
