@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -40,6 +41,7 @@ type loadOptions struct {
 	json      bool
 	verbose   bool
 	dir       string
+	profile   string
 }
 
 func newLoad() *cobra.Command {
@@ -82,6 +84,7 @@ administrator (WAYBILL_ADMIN_EMAIL, WAYBILL_ADMIN_PASSWORD).`,
 	fs.IntVar(&o.products, "products", 200, "products that are made and ordered")
 	fs.BoolVar(&o.json, "json", false, "print JSON")
 	fs.BoolVar(&o.verbose, "verbose", false, "with --self: log what happens")
+	fs.StringVar(&o.profile, "cpu-profile", "", "with --self: file for a CPU profile of the run")
 	o.password = os.Getenv("WAYBILL_ADMIN_PASSWORD")
 	return cmd
 }
@@ -94,6 +97,9 @@ func (o *loadOptions) run(cmd *cobra.Command) error {
 		return &usageError{errors.New("--customers, --connections and --products must be positive")}
 	}
 	if !o.self {
+		if o.profile != "" {
+			return &usageError{errors.New("--cpu-profile is of this process: use it with --self, or ask the server's admin port (/debug/pprof/profile)")}
+		}
 		if o.email == "" || o.password == "" {
 			return errs.E(errs.Invalid, "NO_ADMIN", "to make products for the load, an administrator's account is needed: set WAYBILL_ADMIN_EMAIL and WAYBILL_ADMIN_PASSWORD, or use --self")
 		}
@@ -116,8 +122,25 @@ func (o *loadOptions) run(cmd *cobra.Command) error {
 	cfg.Admin.Email = "load-" + uuid.NewString() + "@example.com"
 	o.email, o.password = cfg.Admin.Email, cfg.Admin.Password.Reveal()
 	return withNode(cmd.Context(), cfg, func(ctx context.Context, n *node.Node) error {
-		return o.measure(ctx, cmd, n.GRPCAddr())
+		return profiled(o.profile, func() error { return o.measure(ctx, cmd, n.GRPCAddr()) })
 	})
+}
+
+// profiled runs fn and writes a CPU profile of it to path, unless that is empty.
+func profiled(path string, fn func() error) error {
+	if path == "" {
+		return fn()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = fn()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 // measure prepares customers and products, runs the load and prints the report.
