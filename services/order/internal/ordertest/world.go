@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,19 @@ func (w *World) Replica(change ...func(*orderd.Config)) *World {
 	r := &World{T: w.T, Bus: w.Bus, Quotes: w.Quotes, open: w.open}
 	r.Start(change...)
 	return r
+}
+
+// Dial serves gRPC on a port of the loopback interface and gives a client that
+// speaks to it.
+func (w *World) Dial() orderv1.OrderServiceClient {
+	w.T.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	w.fatal(err)
+	go func() { _ = w.server.Serve(lis) }()
+	conn, err := rpc.Dial("static:///"+lis.Addr().String(), rpc.DialConfig{})
+	w.fatal(err)
+	w.T.Cleanup(func() { _ = conn.Close() })
+	return orderv1.NewOrderServiceClient(conn)
 }
 
 // Stop holds the waybills against the orders and stops the service. It may be
