@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -35,7 +36,7 @@ func (n *Node) identify() error {
 	for _, s := range n.local {
 		if !slices.Contains(n.self.Services(), s) {
 			return errs.E(errs.Invalid, "INVALID_CONFIG", "this process runs %s, but its certificate is for account %s, which is good for %s: give it another certificate or mend tls.peers",
-				strings.Join(n.local, ", "), n.self.ID().Account, strings.Join(append(n.self.Services(), "nothing else"), ", "))
+				strings.Join(n.local, ", "), n.self.ID().Account, cmp.Or(strings.Join(n.self.Services(), ", "), "nothing"))
 		}
 	}
 	return nil
