@@ -53,6 +53,9 @@ $(BIN)/grpcurl: tools/go.mod tools/go.sum
 	@$(TOOL) github.com/fullstorydev/grpcurl/cmd/grpcurl
 $(BIN)/benchstat: tools/go.mod tools/go.sum
 	@$(TOOL) golang.org/x/perf/cmd/benchstat
+# Static, since it goes into an image of nothing.
+$(BIN)/dlv: tools/go.mod tools/go.sum
+	@CGO_ENABLED=0 $(TOOL) github.com/go-delve/delve/cmd/dlv
 $(BIN)/cacerts: tools/go.mod tools/go.sum tools/cacerts/main.go
 	@$(TOOL) ./cacerts
 $(BIN)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
@@ -101,3 +104,15 @@ image: $(BIN)/cacerts ## Build the container image IMAGE (waybill:dev)
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 		--build-arg CREATED=$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ) . >/dev/null
 	@docker image inspect -f '$(IMAGE) {{.ID}} {{.Size}}' $(IMAGE) | awk '{printf "%s  %s  %.1f MB\n", $$1, substr($$2, 8, 12), $$3 / 1e6}'
+
+.PHONY: image-debug
+image-debug: $(BIN)/dlv ## Build the container image IMAGE with a debugger around the process
+	@$(MAKE) --no-print-directory image IMAGE_LDFLAGS= IMAGE_GCFLAGS='all=-N -l'
+	@mkdir -p .tmp/image/debug && cp $(BIN)/dlv .tmp/image/debug/
+	@docker build -q -t $(IMAGE) -f Dockerfile.debug --build-arg BASE=$(IMAGE) . >/dev/null
+
+# Its own cluster, which is removed afterwards; KEEP=1 keeps it, RUN names some of the tests.
+RUN ?= .
+.PHONY: e2e
+e2e: ## Test on a kind cluster of its own; needs docker, kind, kubectl, helm and skaffold (KIND_NODE_IMAGE, KIND_METRICS_SERVER, KEEP, RUN)
+	@cd test/e2e && E2E=1 go test -count=1 -timeout 60m -v -run '$(RUN)' ./...

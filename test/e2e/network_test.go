@@ -123,9 +123,7 @@ func TestOnlyDeclaredCallersReachAPort(t *testing.T) {
 	if out, err := kubectlInput(t.Context(), manifest.String(), "-n", shop, "apply", "-f", "-"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	t.Cleanup(func() {
-		_, _ = kubectl(t.Context(), "-n", shop, "delete", "pod", "--selector", "e2e=double", "--wait=false")
-	})
+	defer kube(t, "delete", "pod", "--selector", "e2e=double", "--wait=false")
 	kube(t, "wait", "pod", "--selector", "e2e=double", "--for", "jsonpath={.status.phase}=Running", "--timeout", patience.String())
 	for _, w := range workloads() {
 		s, ok := declared[w]

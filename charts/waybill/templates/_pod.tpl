@@ -88,6 +88,7 @@ spec:
     - name: migrate
       image: {{ include "waybill.image" $ }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
+      command: [/waybill]
       args: [migrate]
       env:
         {{- include "waybill.env" . | nindent 8 }}
