@@ -61,6 +61,7 @@ spec:
     - name: {{ $container }}
       image: {{ include "waybill.image" $ }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
+      command: [/waybill] # whatever the image begins with, as one for debugging does
       args:
         - certs
         - --no-create
