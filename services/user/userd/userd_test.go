@@ -59,7 +59,7 @@ func TestARegistrationMakesAProfile(t *testing.T) {
 func TestWhoHasJustSignedUpIsToldToTryAgain(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ann := w.stranger(auth.Customer)
-		// Called as a service would forward it, since clients repeat such calls by themselves.
+		// Called as the gateway would bring it, since clients repeat such calls by themselves.
 		ctx, cancel := context.WithTimeout(ann.ctx, 300*time.Millisecond)
 		defer cancel()
 		_, err := w.service.GetUser(ctx, &userv1.GetUserRequest{UserId: ann.id})

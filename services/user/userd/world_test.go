@@ -118,7 +118,7 @@ func newWorld(t *testing.T, open func() *sqldb.DB) *world {
 		}
 	}
 	w.UserServiceClient = userv1.NewUserServiceClient(conn)
-	w.service = userv1.NewUserServiceClient(server.ConnAs("order"))
+	w.service = userv1.NewUserServiceClient(server.ConnAs(rpc.Gateway))
 	return w
 }
 
