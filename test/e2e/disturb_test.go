@@ -188,6 +188,30 @@ func TestTheDatabaseRestartsAndNoOrderIsLost(t *testing.T) {
 	})
 }
 
+// TestCertificatesChangeEveryTenSecondsAndNoRequestFails lets every process get new
+// certificates for a minute, as an impatient authority does.
+func TestCertificatesChangeEveryTenSecondsAndNoRequestFails(t *testing.T) {
+	upgrade(t, ownChart(), "--set", "tls.trial.renewEvery=10s")
+	defer upgrade(t, ownChart())
+	for _, w := range workloads() {
+		gone(t, w)
+	}
+	l := startLoad(t, open(t), rate)
+	l.during(nil, func() { l.run(time.Minute) })
+	for _, w := range workloads() {
+		taken := 0.0
+		for _, m := range metrics(t, pods(t, w)[0].Metadata.Name) {
+			if m.name == "waybill_tls_reloads_total" {
+				taken += m.value
+			}
+		}
+		t.Logf("%s took %.0f new certificates", w, taken)
+		if taken < 5 {
+			t.Errorf("%s took only %.0f", w, taken)
+		}
+	}
+}
+
 // TestTheAutoscalerAddsPodsUnderLoadAndTakesThemAway lets Kubernetes choose how
 // many pods the order service has.
 func TestTheAutoscalerAddsPodsUnderLoadAndTakesThemAway(t *testing.T) {

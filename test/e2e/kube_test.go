@@ -143,7 +143,12 @@ type sample struct {
 // metrics reads what a process measures.
 func metrics(t *testing.T, pod string) []sample {
 	t.Helper()
-	text, err := fetch(t.Context(), shop, "pods/"+pod+":9091/proxy/metrics")
+	return metricsOf(t, shop, pod)
+}
+
+func metricsOf(t *testing.T, namespace, pod string) []sample {
+	t.Helper()
+	text, err := fetch(t.Context(), namespace, "pods/"+pod+":9091/proxy/metrics")
 	if err != nil {
 		t.Fatalf("the metrics of %s: %v\n%s", pod, err, text)
 	}
