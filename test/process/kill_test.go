@@ -150,7 +150,7 @@ func TestEveryAcceptedOrderEndsThoughTheServerIsKilledTenTimes(t *testing.T) {
 			wait := r.run(ctx, s, p)
 			select {
 			case <-enough:
-			case <-time.After(time.Minute):
+			case <-time.After(patience):
 				stop()
 				t.Fatalf("round %d: orders are not accepted any more: %v", round, r.wrong)
 			}
@@ -161,7 +161,7 @@ func TestEveryAcceptedOrderEndsThoughTheServerIsKilledTenTimes(t *testing.T) {
 		}
 		begun := time.Now()
 		r.settle(t, s, p)
-		s.awaitOver(p, r.all(), time.Minute)
+		s.awaitOver(p, r.all(), patience)
 		took := time.Since(begun)
 		if code := s.terminate(); code != 0 {
 			t.Errorf("exit code %d after SIGTERM, want 0\n%s", code, s.log.tail(20))
@@ -195,7 +195,7 @@ func TestOrdersEndThoughTheStreamsAreLost(t *testing.T) {
 		}
 		s = serve(t, env, args...)
 		r.settle(t, s, p)
-		s.awaitOver(p, r.all(), time.Minute)
+		s.awaitOver(p, r.all(), patience)
 		if code := s.terminate(); code != 0 {
 			t.Errorf("exit code %d, want 0\n%s", code, s.log.tail(20))
 		}
@@ -227,7 +227,7 @@ func TestSIGTERMFinishesWhatIsUnderWayAndExitsWithZero(t *testing.T) {
 	}
 	s = serve(t, env, "--data", data)
 	r.settle(t, s, p)
-	s.awaitOver(p, r.all(), time.Minute)
+	s.awaitOver(p, r.all(), patience)
 	if code := s.terminate(); code != 0 {
 		t.Errorf("exit code %d of an idle server, want 0\n%s", code, s.log.tail(20))
 	}
@@ -261,7 +261,7 @@ func newDatabase(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		conn, err := pgx.Connect(ctx, server)
 		if err == nil {

@@ -40,7 +40,7 @@ func TestPostgresMayGoAwayAndComeBack(t *testing.T) {
 	}
 
 	line.cut()
-	await(t, "readiness gets lost", 20*time.Second, func() bool {
+	await(t, "readiness gets lost", patience, func() bool {
 		status, body := s.readiness()
 		return status == 503 && strings.Contains(body, `"name":"order","ready":false`)
 	})
@@ -54,17 +54,17 @@ func TestPostgresMayGoAwayAndComeBack(t *testing.T) {
 	}
 
 	line.mend()
-	await(t, "readiness comes back", 30*time.Second, func() bool {
+	await(t, "readiness comes back", patience, func() bool {
 		status, _ := s.readiness()
 		return status == 200
 	})
 	var accepted string
-	await(t, "the order is accepted", 30*time.Second, func() bool {
+	await(t, "the order is accepted", patience, func() bool {
 		o, err := s.place(conn, p, 0, key)
 		accepted = o.GetOrderId()
 		return err == nil
 	})
-	s.awaitOver(p, []string{accepted}, time.Minute)
+	s.awaitOver(p, []string{accepted}, patience)
 	if code := s.terminate(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
@@ -102,13 +102,13 @@ func TestABrokerMayComeLateAndGoAwayAndComeBack(t *testing.T) {
 		}
 	}
 	broker.Start()
-	s.awaitOver(p, orders, time.Minute)
+	s.awaitOver(p, orders, patience)
 
 	broker.Kill()
 	orders = place(6)
 	broker.Start()
 	orders = append(orders, place(6)...)
-	s.awaitOver(p, orders, time.Minute)
+	s.awaitOver(p, orders, patience)
 	if code := s.terminate(); code != 0 {
 		t.Errorf("exit code %d, want 0\n%s", code, s.log.tail(20))
 	}

@@ -51,7 +51,7 @@ type people struct {
 // customer up.
 func (s *server) open() *people {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	conn := s.dial()
 	auth := authv1.NewAuthServiceClient(conn)
@@ -111,7 +111,7 @@ func (p *people) request(n int, key string) *orderv1.CreateOrderRequest {
 
 // place places an order over gRPC.
 func (s *server) place(conn grpc.ClientConnInterface, p *people, n int, key string) (*orderv1.Order, error) {
-	ctx, cancel := context.WithTimeout(as(s.t.Context(), p.customer), 15*time.Second)
+	ctx, cancel := context.WithTimeout(as(s.t.Context(), p.customer), patience)
 	defer cancel()
 	o, err := orderv1.NewOrderServiceClient(conn).CreateOrder(ctx, p.request(n, key))
 	return o, rpc.FromStatus(err)
@@ -119,7 +119,7 @@ func (s *server) place(conn grpc.ClientConnInterface, p *people, n int, key stri
 
 // placeREST places an order over REST.
 func (s *server) placeREST(p *people, n int, key string) (*orderv1.Order, error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	req := p.request(n, "")
 	o := &orderv1.Order{}

@@ -1,6 +1,7 @@
 package system_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -180,13 +181,13 @@ func (sp split) launch(t *testing.T, kind string) *fleet {
 	specs, broker := sp.plan(t, kind)
 	f := &fleet{t: t, split: sp, broker: broker}
 	dir := filepath.Dir(specs[0].Data)
-	at := map[string][]string{}
+	var doors []string
 	for i, s := range specs {
 		log, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%d.log", strings.Join(s.Services, "-"), i)))
 		must(t, err)
 		f.children = append(f.children, &child{spec: s, t: t, log: log})
-		for _, service := range s.Services {
-			at[service] = append(at[service], s.GRPC)
+		if s.has("gateway") {
+			doors = append(doors, cmp.Or(s.Public, s.GRPC))
 		}
 	}
 	t.Cleanup(func() {
@@ -198,19 +199,14 @@ func (sp split) launch(t *testing.T, kind string) *fleet {
 		}
 	})
 	f.start(f.children...)
-	r := router{}
-	f.world = &world{conn: r, web: &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
+	conn, err := rpc.Dial("static:///"+strings.Join(doors, ","), rpc.DialConfig{Timeout: patience})
+	must(t, err)
+	f.world = &world{conn: conn, web: &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
 	t.Cleanup(func() {
 		f.web.CloseIdleConnections()
-		_ = r.Close()
+		_ = conn.Close()
 	})
-	for service, addresses := range at {
-		conn, err := rpc.Dial("static:///"+strings.Join(addresses, ","), rpc.DialConfig{Timeout: patience})
-		must(t, err)
-		r.add(conn, service)
-	}
 	f.base = "http://" + f.serves("gateway")[0].HTTP
-	var err error
 	f.admin, err = f.logIn(adminEmail, secret("admin-password"))
 	must(t, err)
 	return f
@@ -247,7 +243,7 @@ func (f *fleet) end() {
 	for _, c := range f.children[:len(f.children)/max(1, f.split.replicas)] {
 		cfg := c.config()
 		cfg.Services = slices.DeleteFunc(slices.Clone(services), func(s string) bool { return s == "gateway" || !c.has(s) })
-		cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr = "", "", ""
+		cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr, cfg.PublicGRPCAddr = "", "", "", ""
 		cfg.NATS = "nats://127.0.0.1:1" // nothing is to be published
 		if len(cfg.Services) == 0 {
 			continue

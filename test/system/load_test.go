@@ -99,11 +99,12 @@ func (l *load) during(pardon func(answer, error) bool, do func(more func())) {
 	l.pardon, l.again = pardon, 0
 	l.mu.Unlock()
 	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
 	var hands sync.WaitGroup
-	for range 6 {
+	defer hands.Wait()
+	defer stop()
+	for range 4 {
 		hands.Go(func() {
-			pace := time.NewTicker(100 * time.Millisecond) // a shop's, not a flood
+			pace := time.NewTicker(400 * time.Millisecond) // a shop's, not a flood
 			defer pace.Stop()
 			for ; ctx.Err() == nil; <-pace.C {
 				l.mu.Lock()
@@ -118,12 +119,12 @@ func (l *load) during(pardon func(answer, error) bool, do func(more func())) {
 	more := func() {
 		t.Helper()
 		l.mu.Lock()
-		l.left, l.enough = 12, make(chan struct{})
+		l.left, l.enough = len(fates), make(chan struct{})
 		enough := l.enough
 		l.mu.Unlock()
 		select {
 		case <-enough:
-		case <-time.After(2 * patience):
+		case <-time.After(patience):
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			t.Errorf("orders are not accepted any more; %d were, and answers were %v", len(l.accepted), l.wrong)
@@ -153,7 +154,7 @@ func (l *load) place(t *testing.T, n int) {
 		return
 	}
 	key := newKey()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		a, err := l.post(ctx, key, string(body))
@@ -180,7 +181,7 @@ func (l *load) place(t *testing.T, n int) {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
-			t.Errorf("order %d was not accepted within %s; the last answer was %d %s %v", n, 2*patience, a.http, a.text, err)
+			t.Errorf("order %d was not accepted within %s; the last answer was %d %s %v", n, patience, a.http, a.text, err)
 			return
 		}
 	}
@@ -210,7 +211,7 @@ func (l *load) post(ctx context.Context, key, body string) (answer, error) {
 func (l *load) settled() {
 	t := l.f.t
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	orders := orderv1.NewOrderServiceClient(l.f.conn)
 	open := ""

@@ -41,8 +41,7 @@ func TestTheLastUnitHasOneBuyer(t *testing.T) {
 			for i := range placed {
 				all.Go(func() {
 					placed[i] = &orderv1.Order{}
-					a, err := d.call(ctx, w, buyers[i%len(buyers)].token, createOrder, keyed(cart(p, 1, "tok_ok")), placed[i])
-					if err != nil || a.code != codes.OK {
+					if a, err := insist(ctx, d, w, buyers[i%len(buyers)].token, createOrder, keyed(cart(p, 1, "tok_ok")), placed[i]); err != nil || a.code != codes.OK {
 						t.Errorf("buyer %d: %d %s %s, %v", i, a.http, a.code, a.text, err)
 					}
 				})
@@ -86,7 +85,7 @@ func TestARequestMadeAHundredTimesIsOneRequest(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range answers {
 			all.Go(func() {
-				a, err := d.call(ctx, w, u.token, createOrder, req, &orderv1.Order{})
+				a, err := insist(ctx, d, w, u.token, createOrder, req, &orderv1.Order{})
 				if err != nil {
 					t.Error(err)
 				}
@@ -137,7 +136,7 @@ func TestDifferentRequestsUnderOneKeyAtOnceAreOneOrder(t *testing.T) {
 		all.Go(func() {
 			req := cart(p, int32(1+i), "tok_ok")
 			req.RequestId = key
-			a, err := doors[i%2].call(ctx, w, u.token, createOrder, req, &orderv1.Order{})
+			a, err := insist(ctx, doors[i%2], w, u.token, createOrder, req, &orderv1.Order{})
 			count.Lock()
 			defer count.Unlock()
 			switch {

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestTheSearchFindsWhatItLooksFor proves that the search at the end (D6) is not
@@ -32,7 +31,7 @@ func TestTheSearchFindsWhatItLooksFor(t *testing.T) {
 		}
 	}
 	// A call is logged when its answer is already on its way.
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := poll(ctx, func() (bool, error) {
 		log, err := os.ReadFile(logged)

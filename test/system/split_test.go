@@ -13,12 +13,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/waybill-dev/waybill/internal/node"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
+	"github.com/waybill-dev/waybill/platform/mtls"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 )
 
@@ -58,6 +60,9 @@ type spec struct {
 	Services          []string
 	Data              string
 	HTTP, GRPC, Admin string   // addresses
+	Public            string   // address for people's gRPC; "" is none
+	TLS               string   // directory with the certificate; "" is none
+	Peers             []string // the accounts of all
 	Upstream          []string // where the other services are
 	DB                []string
 	NATS              string
@@ -71,6 +76,7 @@ func (s spec) config() node.Config {
 	}
 	cfg.Services, cfg.Upstream, cfg.DB, cfg.NATS = s.Services, s.Upstream, s.DB, s.NATS
 	cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr = s.HTTP, s.GRPC, s.Admin
+	cfg.PublicGRPCAddr, cfg.TLS.Dir, cfg.TLS.Peers = s.Public, s.TLS, s.Peers
 	if len(s.DB) > 0 {
 		cfg.DBConns = 2
 	}
@@ -82,8 +88,9 @@ func (s spec) has(service string) bool {
 	return slices.Contains(s.Services, service) || slices.Contains(s.Services, "all")
 }
 
-// plan lays out the processes of a split: their ports, their databases and how
-// they find each other. What it makes outside of this process ends with the test.
+// plan lays out the processes of a split: their ports, their databases, their
+// certificates and how they find each other. With several, people reach all of them
+// through the gateway alone: the rest speaks to those it knows. What it makes outside of this process ends with the test.
 func (sp split) plan(t *testing.T, kind string) (specs []spec, broker *bustest.Server) {
 	t.Helper()
 	dir, err := os.MkdirTemp(scratch, "world-")
@@ -116,8 +123,14 @@ func (sp split) plan(t *testing.T, kind string) (specs []spec, broker *bustest.S
 					}
 				}
 			}
+			if len(sp.processes) > 1 && s.has("gateway") {
+				s.Public = reserve(t)
+			}
 			specs = append(specs, s)
 		}
+	}
+	if len(sp.processes) > 1 {
+		certify(t, specs)
 	}
 	for i := range specs {
 		for _, service := range services {
@@ -127,6 +140,28 @@ func (sp split) plan(t *testing.T, kind string) (specs []spec, broker *bustest.S
 		}
 	}
 	return specs, broker
+}
+
+// certify gives each process a certificate for an account named after its services.
+// The keys lie where the search for secrets at the end does not look.
+func certify(t *testing.T, specs []spec) {
+	t.Helper()
+	ca, err := mtls.NewAuthority("test", time.Hour, time.Now())
+	must(t, err)
+	var peers []string
+	for i, s := range specs {
+		id := mtls.ID{TrustDomain: "waybill.test", Namespace: "system", Account: "waybill-" + strings.Join(s.Services, "-")}
+		pair, err := ca.Issue(id, time.Hour, time.Now())
+		must(t, err)
+		specs[i].TLS = t.TempDir()
+		must(t, pair.Write(specs[i].TLS, ca))
+		if peer := id.Account + "=" + strings.Join(s.Services, "+"); !slices.Contains(peers, peer) {
+			peers = append(peers, peer)
+		}
+	}
+	for i := range specs {
+		specs[i].Peers = peers
+	}
 }
 
 // reserve gives an address of the loopback that stays the same over restarts. The

@@ -28,7 +28,7 @@ import (
 )
 
 // patience is how long a test waits for what must come. Nothing is judged by it.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 const (
 	adminEmail     = "admin@example.com"
@@ -43,7 +43,7 @@ type world struct {
 	base      string // URL of the REST interface
 	addr      string // of the gRPC interface beside it
 	dir       string // of the first process
-	conn      channel
+	conn      *grpc.ClientConn
 	web       *http.Client
 	admin     *user
 	stop      func() error
@@ -59,6 +59,7 @@ func quick(dir string) node.Config {
 	cfg.Log.Level, cfg.Log.Format = slog.LevelDebug, telemetry.FormatJSON
 	cfg.REST.AccessLog = true
 	cfg.Auth.HashMemory, cfg.Auth.HashTime = 64, 1
+	cfg.Auth.RefreshGrace = time.Minute
 	cfg.Auth.KeySecret = telemetry.Secret(secret("key-secret"))
 	cfg.Payment.ProviderTimeout, cfg.Payment.SimulatorDelay = 200*time.Millisecond, 50*time.Millisecond
 	cfg.Payment.FirstRetry, cfg.Payment.MaxRetry = 20*time.Millisecond, 200*time.Millisecond
@@ -96,24 +97,21 @@ func begin(processes []*process) (*world, error) {
 		return nil, errors.Join(err, w.each((*process).stop))
 	}
 	w.dir = processes[0].cfg.Data
-	r := router{}
 	for _, p := range processes {
-		conn, err := grpc.NewClient(p.node.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			return nil, errors.Join(err, r.Close(), w.each((*process).stop))
-		}
-		r.add(conn, p.cfg.Services...)
 		if url := p.node.HTTPURL(); url != "" {
-			w.base, w.addr = url, p.node.GRPCAddr()
+			w.base, w.addr = url, cmp.Or(p.node.PublicGRPCAddr(), p.node.GRPCAddr())
 		}
 	}
-	w.conn = r
+	var err error
+	if w.conn, err = grpc.NewClient(w.addr, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		return nil, errors.Join(err, w.each((*process).stop))
+	}
 	w.stop = sync.OnceValue(func() error {
 		worlds.Lock()
 		worlds.all = slices.DeleteFunc(worlds.all, func(o *world) bool { return o == w })
 		worlds.Unlock()
 		w.web.CloseIdleConnections()
-		return errors.Join(r.Close(), w.each((*process).stop))
+		return errors.Join(w.conn.Close(), w.each((*process).stop))
 	})
 	worlds.Lock()
 	worlds.all = append(worlds.all, w)
@@ -169,53 +167,6 @@ func (p *process) stop() error {
 	}
 	p.end()
 	return <-p.ended
-}
-
-// A channel reaches all services, wherever they run.
-type channel interface {
-	grpc.ClientConnInterface
-	Close() error
-}
-
-// A router sends each call to the process that runs its service. What belongs to
-// no service, such as reflection, goes to the one beside the gateway.
-type router map[string]*grpc.ClientConn
-
-func (r router) add(conn *grpc.ClientConn, services ...string) {
-	for _, s := range services {
-		r[s] = conn
-	}
-}
-
-// to finds the process for "/waybill.order.v1.OrderService/GetOrder".
-func (r router) to(method string) *grpc.ClientConn {
-	if parts := strings.Split(method, "."); len(parts) > 2 && r[parts[1]] != nil {
-		return r[parts[1]]
-	}
-	return cmp.Or(r["all"], r["gateway"])
-}
-
-// Invoke implements grpc.ClientConnInterface.
-func (r router) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return r.to(method).Invoke(ctx, method, args, reply, opts...)
-}
-
-// NewStream implements grpc.ClientConnInterface.
-func (r router) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return r.to(method).NewStream(ctx, desc, method, opts...)
-}
-
-// Close implements channel.
-func (r router) Close() error {
-	var all error
-	closed := map[*grpc.ClientConn]bool{}
-	for _, conn := range r {
-		if !closed[conn] {
-			all = errors.Join(all, conn.Close())
-		}
-		closed[conn] = true
-	}
-	return all
 }
 
 // A kind of world is started at its first use and shared by all tests of it.
