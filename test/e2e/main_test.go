@@ -50,7 +50,7 @@ func artifacts() string { return filepath.Join(root(), ".tmp", "e2e") }
 
 func TestMain(m *testing.M) {
 	if os.Getenv("E2E") == "" {
-		fmt.Println("these tests make a cluster: run make e2e")
+		fmt.Fprintln(os.Stderr, "these tests make a cluster: run make e2e")
 		return
 	}
 	os.Exit(run(m))
@@ -75,7 +75,7 @@ func run(m *testing.M) (code int) {
 			collect(context.Background())
 		}
 		if os.Getenv("KEEP") != "" {
-			fmt.Printf("kept: cluster %s, KUBECONFIG=%s\n", cluster(), kubeconfig())
+			fmt.Fprintf(os.Stderr, "kept: cluster %s, KUBECONFIG=%s\n", cluster(), kubeconfig())
 			return
 		}
 		if err := tearDown(context.Background()); err != nil {
@@ -87,7 +87,7 @@ func run(m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, "the cluster cannot be prepared:", err)
 		return 1
 	}
-	fmt.Printf("prepared in %.0f s\n", time.Since(begin).Seconds())
+	fmt.Fprintf(os.Stderr, "prepared in %.0f s\n", time.Since(begin).Seconds())
 	return m.Run()
 }
 
@@ -258,7 +258,7 @@ func collect(ctx context.Context) {
 		})
 	}
 	wait.Wait()
-	fmt.Println("logs and events are in", artifacts())
+	fmt.Fprintln(os.Stderr, "logs and events are in", artifacts())
 }
 
 // command runs a program in the folder of the tests and gives all it prints.
