@@ -97,7 +97,7 @@ func borrowed() bool { return os.Getenv("E2E_CLUSTER") != "" }
 func cluster() string { return env("E2E_CLUSTER", "waybill-e2e") }
 
 func kubeconfig() string {
-	return env("E2E_KUBECONFIG", filepath.Join(artifacts(), "kubeconfig"))
+	return env("E2E_KUBECONFIG", filepath.Join(root(), ".tmp", "e2e.kubeconfig"))
 }
 
 // setUp makes the cluster and installs what the tests use.
