@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"maps"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -55,6 +56,18 @@ func (d *Delivery) Header(key string) string {
 		return v[0]
 	}
 	return d.Msg.Header[key]
+}
+
+// Headers gives a copy of all headers, of each the first value.
+func (d *Delivery) Headers() map[string]string {
+	all := make(map[string]string, len(d.header)+len(d.Msg.Header))
+	maps.Copy(all, d.Msg.Header)
+	for k, v := range d.header {
+		if len(v) > 0 {
+			all[k] = v[0]
+		}
+	}
+	return all
 }
 
 // Ack ends the delivery: the message will not come again. It does not wait for

@@ -2,6 +2,7 @@ package effect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -28,12 +29,26 @@ type Config struct {
 	// Fold gives the result back to the service. It may block and returns when
 	// the result is stored, or with an error when it is not.
 	Fold func(ctx context.Context, c *Call, result any) error
+	// GiveUp puts a call away that is Hopeless at its MaxAttempts-th try. It returns
+	// when that is stored. Nil: no call is ever given up.
+	GiveUp      func(ctx context.Context, c *Call, err error) error
+	MaxAttempts int
 	// Parallel is how many calls are under way at the same time, those counted
 	// whose results wait to be stored; 0 means 512.
 	Parallel int
 	Now      func() time.Time
 	Log      *slog.Logger
 }
+
+// Hopeless is an error of Perform or Fold that has nothing to do with the other
+// side being away: trying again helps only once the program was mended.
+type Hopeless struct{ Err error }
+
+// Error gives the text of the error.
+func (h *Hopeless) Error() string { return h.Err.Error() }
+
+// Unwrap gives the error.
+func (h *Hopeless) Unwrap() error { return h.Err }
 
 // A Runner makes the recorded calls of one service: at once those that the
 // process just committed, at their time those that are for later, and those
@@ -154,6 +169,10 @@ func (r *Runner) run(c *Call) {
 	result, err := r.cfg.Perform(r.ctx, c)
 	if err == nil {
 		err = r.cfg.Fold(r.ctx, c, result)
+	}
+	var hopeless *Hopeless
+	if errors.As(err, &hopeless) && r.cfg.GiveUp != nil && c.Attempt >= int64(r.cfg.MaxAttempts) && r.ctx.Err() == nil {
+		err = r.cfg.GiveUp(r.ctx, c, hopeless.Err)
 	}
 	r.release(c)
 	if err == nil || r.ctx.Err() != nil {

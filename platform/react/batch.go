@@ -28,6 +28,10 @@ type item struct {
 	delivery *bus.Delivery // of an event
 	bad      error         // why the delivery is no message
 	call     *effect.Call  // whose result is folded
+	failed   error         // the item has failed for good already, its step is not run
+	letter   string        // id of the dead letter that the item is about
+	redrives bool          // the letter is tried again, otherwise thrown away
+	found    *deadLetter   // the letter, once it is locked
 	key      *idempotency.Key
 	answer   proto.Message // of a command; with a stored answer it is filled in
 	trace    trace.SpanContext
@@ -101,9 +105,15 @@ func (r *Reactor) run(ctx context.Context, items []*item) error {
 func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
 	f := &fetch{}
 	for _, it := range items {
-		it.err, it.retry = nil, false
-		if id := it.eventID(); id != "" {
+		it.err, it.retry, it.found = nil, false, nil
+		if id := it.eventID(); id != "" && it.letter == "" {
 			f.events = append(f.events, id)
+			if it.delivery.Deliveries > 1 {
+				f.again = append(f.again, id)
+			}
+		}
+		if it.letter != "" {
+			f.letters = append(f.letters, it.letter)
 		}
 		if it.call != nil {
 			f.calls = append(f.calls, it.call.ID)
@@ -119,12 +129,11 @@ func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
 // missing asks all items what they need and gives what is not loaded yet.
 func (r *Reactor) missing(items []*item, set workingSet, now time.Time) []Ref {
 	var refs []Ref
-	v := &View{} // one for all: what is named is not kept
 	for _, it := range items {
-		if it.bad != nil || it.needs == nil || it.err != nil {
+		if it.bad != nil || it.failed != nil || it.needs == nil || it.err != nil {
 			continue
 		}
-		*v = View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID}
+		v := &View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID}
 		var need []Ref
 		it.err = safely(func() error { need = it.needs(v); return nil })
 		for _, ref := range need {
@@ -141,7 +150,7 @@ func (r *Reactor) steps(items []*item, f *fetch, set workingSet, now time.Time) 
 	w := &writes{}
 	given := map[string]answer{} // by keyed commands of this very batch
 	for _, it := range items {
-		if id := it.eventID(); id != "" {
+		if id := it.eventID(); id != "" && it.letter == "" {
 			if !f.freshEvents[id] {
 				r.metrics.duplicate(it)
 				continue
@@ -154,18 +163,21 @@ func (r *Reactor) steps(items []*item, f *fetch, set workingSet, now time.Time) 
 			}
 			delete(f.freshCalls, it.call.ID)
 		}
-		if it.bad != nil {
-			it.err = it.bad
-			w.dead = append(w.dead, deadLetter{r.cfg.NewID(), it.delivery, it.message, it.bad})
-			continue
-		}
 		if it.key != nil && r.known(it, f, given) {
 			continue
 		}
-		if it.err == nil {
+		if it.letter != "" && !it.claim(f) {
+			continue
+		}
+		switch {
+		case it.bad != nil:
+			it.err = it.bad
+		case it.failed != nil:
+			it.err = it.failed
+		case it.err == nil:
 			r.step(it, set, now, w)
 		}
-		r.conclude(it, w, given)
+		r.conclude(it, f, w, given, now, len(items) == 1)
 	}
 	return w
 }
@@ -200,9 +212,8 @@ func (r *Reactor) step(it *item, set workingSet, now time.Time, w *writes) {
 }
 
 // conclude decides what a step's outcome leaves in the database.
-func (r *Reactor) conclude(it *item, w *writes, given map[string]answer) {
-	switch {
-	case it.err == nil && it.key != nil:
+func (r *Reactor) conclude(it *item, f *fetch, w *writes, given map[string]answer, now time.Time, alone bool) {
+	if it.err == nil && it.key != nil {
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(it.answer)
 		if err != nil {
 			it.err = err
@@ -211,13 +222,20 @@ func (r *Reactor) conclude(it *item, w *writes, given map[string]answer) {
 		a := answer{it.key.ID(), it.key.Fingerprint, data}
 		given[a.id] = a
 		w.answers = append(w.answers, a)
-	case it.err == nil:
-	case it.delivery != nil && errs.Permanent(it.err):
-		w.dead = append(w.dead, deadLetter{r.cfg.NewID(), it.delivery, it.message, it.err})
+	}
+	switch {
+	case it.letter != "":
+		r.concludeLetter(it, w, now, alone)
+	case it.delivery != nil && it.err != nil:
+		r.fail(it, f, w, now, alone)
 	case it.delivery != nil:
-		it.retry = true
-		w.forget = append(w.forget, it.message.ID)
-	case it.call != nil:
+		if before := f.failures[it.message.ID]; before.stored {
+			w.healed = append(w.healed, before.eventID)
+		}
+	case it.call != nil && it.failed != nil:
+		r.tell(w, r.buryCall(it.call, it.failed, now))
+		it.err = nil
+	case it.call != nil && it.err != nil:
 		// Keep the call, so that it is made and folded again later.
 		c := *it.call
 		c.RunAt = c.RunAt.Add(time.Second)
@@ -265,6 +283,10 @@ func (r *Reactor) process(items []*item) {
 	for try := 1; err != nil && len(items) == 1 && try < maxTries && lostRace(err); try++ {
 		err = r.run(ctx, items)
 	}
+	if err != nil && len(items) == 1 && items[0].blamed(err) {
+		items[0].failed = err
+		err = r.run(ctx, items)
+	}
 	for _, it := range items {
 		if err != nil {
 			it.err, it.retry = outside(err), true
@@ -276,4 +298,11 @@ func (r *Reactor) process(items []*item) {
 		}
 		r.finish(it)
 	}
+}
+
+// blamed reports whether a transaction of this item alone failed because of the
+// item: it counts as a failure of its step. A database that is away is not.
+func (it *item) blamed(err error) bool {
+	return (it.delivery != nil || it.redrives) && it.failed == nil &&
+		!sqldb.Unavailable(err) && !sqldb.Ambiguous(err) && errs.KindOf(err) != errs.DeadlineExceeded && errs.KindOf(err) != errs.Canceled
 }

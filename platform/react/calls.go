@@ -2,7 +2,7 @@ package react
 
 import (
 	"context"
-	"fmt"
+	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -25,7 +25,7 @@ func keyFrom(ctx context.Context) *idempotency.Key {
 func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err error) {
 	p, ok := r.machine.effects[c.Kind]
 	if !ok {
-		return nil, errs.E(errs.Unimplemented, "UNKNOWN_EFFECT", "this build does not know effect %s", c.Kind)
+		return nil, &effect.Hopeless{Err: errs.E(errs.Unimplemented, "UNKNOWN_EFFECT", "this build does not know effect %s", c.Kind)}
 	}
 	sc := parseTrace(c.Traceparent)
 	ctx = trace.ContextWithRemoteSpanContext(ctx, sc)
@@ -36,7 +36,9 @@ func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err 
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("effect %s panicked: %v", c.Kind, p)
+			err = &effect.Hopeless{Err: &panicError{value: p, stack: debug.Stack()}}
+		} else if err != nil && errs.Permanent(err) {
+			err = &effect.Hopeless{Err: err}
 		}
 	}()
 	return p.perform(ctx, c)
@@ -44,7 +46,25 @@ func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err 
 
 // fold gives a call's result to its step and waits until it is stored.
 func (r *Reactor) fold(ctx context.Context, c *effect.Call, result any) error {
-	it := r.folding(c, result)
+	err := r.await(ctx, r.folding(c, result))
+	switch errs.KindOf(err) {
+	case errs.Unavailable, errs.Aborted, errs.DeadlineExceeded, errs.Canceled:
+		return err
+	}
+	if err != nil {
+		return &effect.Hopeless{Err: err}
+	}
+	return nil
+}
+
+// giveUpCall puts a call among the dead letters.
+func (r *Reactor) giveUpCall(ctx context.Context, c *effect.Call, err error) error {
+	it := &item{call: c, failed: err, trace: parseTrace(c.Traceparent), replied: make(chan error, 1)}
+	return r.await(ctx, it)
+}
+
+// await has an item done that comes from the runner of calls.
+func (r *Reactor) await(ctx context.Context, it *item) error {
 	// The queue outlives the runner, so that results in hand are still stored.
 	select {
 	case r.queue <- it:
@@ -144,6 +164,7 @@ func (r *Reactor) housekeeping(ctx context.Context) {
 			before time.Time
 		}{
 			{`DELETE FROM inbox WHERE processed_at < ?`, now.Add(-inbox.Retention)},
+			{`DELETE FROM failures WHERE first_at < ?`, now.Add(-inbox.Retention)},
 			{`DELETE FROM idempotency WHERE created_at < ?`, now.Add(-answerRetention)},
 			{`DELETE FROM outbox WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM outbox_pending p WHERE p.seq = outbox.seq)`, now.Add(-outbox.Retention)},
 		} {

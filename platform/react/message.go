@@ -18,6 +18,9 @@ import (
 // The longest chain of a saga and its undoing has eleven links.
 const MaxHops = 16
 
+// maxID is how long the id of an event may be; ours are UUIDs.
+const maxID = 128
+
 // A Message is a domain event as it reached this service.
 type Message struct {
 	ID          string // UUID of the event
@@ -48,8 +51,12 @@ func decode(d *bus.Delivery) (*Message, error) {
 	if m.ID == "" {
 		m.ID = d.ID
 	}
-	if m.ID == "" || m.Type == "" {
-		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "the message lacks %s or %s", outbox.HeaderID, outbox.HeaderType)
+	unnamed := m.ID == ""
+	if unnamed || storable(m.ID) != m.ID || len(m.ID) > maxID {
+		unnamed, m.ID = true, nameless(d)
+	}
+	if unnamed || m.Type == "" {
+		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "the message lacks %s or %s, or they cannot be read", outbox.HeaderID, outbox.HeaderType)
 	}
 	if want := outbox.Subject(m.Type, m.AggregateID); want != d.Subject {
 		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "a %s came on subject %s, want %s", m.Type, d.Subject, want)

@@ -27,6 +27,10 @@ import (
 )
 
 const (
+	// DefaultMaxAttempts is how often a step may fail for one event: for about
+	// twelve minutes, since the pauses grow up to one.
+	DefaultMaxAttempts = 20
+
 	// DefaultBatch is how many messages one transaction takes at the most.
 	DefaultBatch = 512
 
@@ -53,13 +57,19 @@ type Config struct {
 	Bus     *bus.Bus
 	Log     *slog.Logger
 
-	Owner    string           // names this process among the service's replicas; default: a new UUID
-	MaxBatch int              // messages per transaction; default DefaultBatch; 1 switches batching off
-	Calls    int              // calls to the outside under way at once; default 512
-	Now      func() time.Time // default time.Now
-	NewID    func() string    // default UUIDv7
-	Tracer   trace.Tracer     // default: no spans
-	Meter    metric.Meter     // default: no metrics
+	Owner    string // names this process among the service's replicas; default: a new UUID
+	MaxBatch int    // messages per transaction; default DefaultBatch; 1 switches batching off
+	// MaxAttempts is how often the step of an event, or a call that cannot work, is
+	// tried before it becomes a dead letter; default DefaultMaxAttempts. What is
+	// refused for good becomes one at once. A database, a broker or a partner
+	// outside that is away never counts.
+	MaxAttempts int
+
+	Calls  int              // calls to the outside under way at once; default 512
+	Now    func() time.Time // default time.Now
+	NewID  func() string    // default UUIDv7
+	Tracer trace.Tracer     // default: no spans
+	Meter  metric.Meter     // default: no metrics
 }
 
 // A Reactor runs one Machine on a database and a bus.
@@ -72,13 +82,14 @@ type Reactor struct {
 	admit   func(ctx context.Context, it *item) error          // takes an item to be done
 	offer   func(events []*outbox.Event, calls []*effect.Call) // passes on what was just committed
 
-	queue chan *item
-	quit  chan struct{} // closed when no more items are accepted
-	done  chan struct{} // closed when the loop has ended
-	stop  sync.Once
-	timer sync.WaitGroup // sweeps and housekeeping
-	begun bool
-	subs  []*bus.Subscription
+	letters DeadLetters
+	queue   chan *item
+	quit    chan struct{} // closed when no more items are accepted
+	done    chan struct{} // closed when the loop has ended
+	stop    sync.Once
+	timer   sync.WaitGroup // sweeps and housekeeping
+	begun   bool
+	subs    []*bus.Subscription
 }
 
 // New makes a reactor that does nothing until Start. The database must have the
@@ -96,7 +107,7 @@ func New(cfg Config) (*Reactor, error) {
 		Service: cfg.Machine.name, Owner: cfg.Owner, DB: cfg.DB, Bus: cfg.Bus, Now: cfg.Now, Log: cfg.Log,
 	})
 	r.effects = effect.NewRunner(effect.Config{
-		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, Parallel: cfg.Calls, Now: cfg.Now, Log: cfg.Log,
+		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, GiveUp: r.giveUpCall, MaxAttempts: cfg.MaxAttempts, Parallel: cfg.Calls, Now: cfg.Now, Log: cfg.Log,
 	})
 	r.admit = r.queueUp
 	r.offer = func(events []*outbox.Event, calls []*effect.Call) {
@@ -117,6 +128,9 @@ func newReactor(cfg Config) (*Reactor, error) {
 	if cfg.MaxBatch <= 0 {
 		cfg.MaxBatch = DefaultBatch
 	}
+	if cfg.MaxAttempts <= 0 {
+		cfg.MaxAttempts = DefaultMaxAttempts
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -127,14 +141,16 @@ func newReactor(cfg Config) (*Reactor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reactor{
+	r := &Reactor{
 		cfg:     cfg,
 		machine: cfg.Machine,
 		metrics: m,
 		queue:   make(chan *item, queueSize),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
-	}, nil
+	}
+	r.letters = DeadLetters{r: r, kick: make(chan struct{}, 1)}
+	return r, nil
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
@@ -155,6 +171,7 @@ func (r *Reactor) Start(ctx context.Context) error {
 		r.timer.Go(func() { r.sweep(run, s) })
 	}
 	r.timer.Go(func() { r.housekeeping(run) })
+	r.timer.Go(func() { r.letters.work(run) })
 	return r.connect(ctx)
 }
 

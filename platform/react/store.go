@@ -6,9 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/effect"
-	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/inbox"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/sqldb"
@@ -17,13 +15,17 @@ import (
 // fetch is what a batch asks of the database in one round trip.
 type fetch struct {
 	events  []string // claim these in the inbox
+	again   []string // of the events, those that were delivered before
 	calls   []string // fold these calls
 	answers []string // stored answers under these idempotency keys
+	letters []string // load and lock these dead letters
 	refs    []Ref    // load and lock these aggregates
 
 	freshEvents map[string]bool
 	freshCalls  map[string]bool
 	stored      map[string]answer
+	failures    map[string]failure
+	dead        map[string]*deadLetter
 }
 
 // writes is what a batch leaves behind.
@@ -33,9 +35,20 @@ type writes struct {
 	calls   []*effect.Call
 	rows    []appended
 	answers []answer
-	dead    []deadLetter
+	dead    []*deadLetter // new ones
+	died    []*deadLetter // once more
+	risen   []string      // ids of dead letters that are none any more
+	failed  []failure
+	healed  []string // events that have failed and will not come again
+	execs   []exec
 	forget  []string
 	after   []func()
+}
+
+// exec is a statement of a step of this package's own.
+type exec struct {
+	sql  string
+	args []any
 }
 
 // answer is the stored outcome of a keyed command.
@@ -56,34 +69,6 @@ var answers = &sqldb.Table{
 	},
 }
 
-// deadLetter is a message that this service will never be able to handle as it is.
-type deadLetter struct {
-	id       string
-	delivery *bus.Delivery
-	message  *Message
-	err      error
-}
-
-var deadLetters = &sqldb.Table{
-	Name: "dead_letters",
-	Key:  []string{"dead_letter_id"},
-	Columns: []sqldb.Column{
-		{Name: "dead_letter_id", Type: sqldb.Text},
-		{Name: "event_id", Type: sqldb.Text},
-		{Name: "type", Type: sqldb.Text},
-		{Name: "aggregate_id", Type: sqldb.Text},
-		{Name: "stream", Type: sqldb.Text},
-		{Name: "stream_seq", Type: sqldb.Int},
-		{Name: "payload", Type: sqldb.Bytes},
-		{Name: "reason", Type: sqldb.Text},
-		{Name: "detail", Type: sqldb.Text},
-		{Name: "attempts", Type: sqldb.Int},
-		{Name: "cause", Type: sqldb.Text},
-		{Name: "traceparent", Type: sqldb.Text},
-		{Name: "created_at", Type: sqldb.Time},
-	},
-}
-
 // load sends f within tx and puts the aggregates into set.
 func load(ctx context.Context, tx *sqldb.Tx, f *fetch, set workingSet, now time.Time) error {
 	var b sqldb.Batch
@@ -91,6 +76,7 @@ func load(ctx context.Context, tx *sqldb.Tx, f *fetch, set workingSet, now time.
 	f.freshCalls = make(map[string]bool, len(f.calls))
 	inbox.Claim(&b, f.events, now, func(id string) { f.freshEvents[id] = true })
 	effect.Fold(&b, f.calls, func(id string) { f.freshCalls[id] = true })
+	loadLetters(&b, f)
 	if len(f.answers) > 0 {
 		f.stored = make(map[string]answer)
 		b.Load(answers, f.answers, false, func(s sqldb.Scanner) error {
@@ -127,7 +113,7 @@ func save(ctx context.Context, tx *sqldb.Tx, w *writes, set workingSet, now time
 		var fresh, changed [][]any
 		for _, id := range ids {
 			e := set[Ref{k, id}]
-			row := append(append(make([]any, 0, len(k.table.Columns)), id, e.version, e.eventSeq), k.row(e.state)...)
+			row := append([]any{id, e.version, e.eventSeq}, k.row(e.state)...)
 			if e.stored {
 				changed = append(changed, row)
 			} else {
@@ -155,28 +141,8 @@ func save(ctx context.Context, tx *sqldb.Tx, w *writes, set workingSet, now time
 		}
 		b.Insert(answers, rows)
 	}
-	if len(w.dead) > 0 {
-		rows := make([][]any, len(w.dead))
-		for i, d := range w.dead {
-			rows[i] = d.row(now)
-		}
-		b.Insert(deadLetters, rows)
-	}
-	for _, id := range w.forget {
-		inbox.Forget(&b, id)
-	}
+	saveLetters(&b, w)
 	return tx.Commit(ctx, &b)
-}
-
-func (d *deadLetter) row(now time.Time) []any {
-	reason := errs.ReasonOf(d.err)
-	if reason == "" {
-		reason = strings.ToUpper(strings.ReplaceAll(errs.KindOf(d.err).String(), " ", "_"))
-	}
-	return []any{
-		d.id, d.message.ID, d.message.Type, d.message.AggregateID, d.delivery.Stream, int64(d.delivery.Seq), d.delivery.Data,
-		reason, d.err.Error(), int64(d.delivery.Deliveries), d.message.Cause, formatTrace(d.message.Trace), now,
-	}
 }
 
 // byKind groups refs by kind, in the order in which kinds first appear; ids are

@@ -34,6 +34,7 @@ type View struct {
 	emitted []emission
 	calls   []*effect.Call
 	rows    []appended
+	execs   []exec
 	after   []func()
 }
 
@@ -231,5 +232,6 @@ func (v *View) keep(w *writes) {
 	}
 	w.calls = append(w.calls, v.calls...)
 	w.rows = append(w.rows, v.rows...)
+	w.execs = append(w.execs, v.execs...)
 	w.after = append(w.after, v.after...)
 }
