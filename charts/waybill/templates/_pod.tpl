@@ -7,6 +7,7 @@ metadata:
   labels:
     {{- include "waybill.selector" (list $ $w.name) | nindent 4 }}
     app.kubernetes.io/part-of: waybill
+    waybill.dev/role: workload
     {{- with mergeOverwrite (deepCopy $v.commonLabels) $w.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
   annotations:
     kubectl.kubernetes.io/default-container: waybill
