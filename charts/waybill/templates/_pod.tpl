@@ -91,7 +91,7 @@ spec:
       image: {{ include "waybill.image" $ }}
       imagePullPolicy: {{ $v.image.pullPolicy }}
       command: [/waybill]
-      args: [migrate]
+      args: [migrate, --wait=2m]
       env:
         {{- include "waybill.env" . | nindent 8 }}
       securityContext:
