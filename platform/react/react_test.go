@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/outbox"
@@ -81,7 +82,7 @@ func each(t *testing.T, body func(t *testing.T, w *world)) {
 		if _, err := db.Exec(ctx, `CREATE TABLE tallies (id text PRIMARY KEY, version bigint NOT NULL, event_seq bigint NOT NULL, sum bigint NOT NULL, calls bigint NOT NULL)`); err != nil {
 			t.Fatal(err)
 		}
-		b, err := bus.Open(ctx, bus.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
+		b, err := bus.Open(ctx, bustest.Config(t), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -54,6 +54,7 @@ type world struct {
 func quick(dir string) node.Config {
 	cfg := node.DefaultConfig()
 	cfg.Data = dir
+	cfg.NATSSync = bustest.Seldom
 	cfg.HTTPAddr, cfg.GRPCAddr, cfg.AdminAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Admin.Email, cfg.Admin.Password = adminEmail, telemetry.Secret(secret("admin-password"))
 	cfg.Log.Level, cfg.Log.Format = slog.LevelDebug, telemetry.FormatJSON

@@ -21,6 +21,18 @@ type Broker struct {
 	only *bus.Bus // the embedded broker has one Bus
 }
 
+// Seldom is how often the brokers of tests force their streams to disk. The
+// server arms the timer for it before it has stored it, so that on a busy machine
+// a short one fires in between, which the race detector reports; and tests kill
+// processes, which loses nothing that was written.
+const Seldom = 10 * time.Second
+
+// Config gives the configuration of an embedded broker with an empty directory,
+// for tests that open the Bus themselves.
+func Config(tb testing.TB) bus.Config {
+	return bus.Config{Dir: tb.TempDir(), SyncInterval: Seldom}
+}
+
 // Each runs body once on an embedded broker and once on one in a process of its
 // own. open gives a Bus that is closed at the end of the test; on the embedded
 // broker every call gives the same one.
@@ -52,7 +64,7 @@ func (k *Broker) Open(change ...func(*bus.Config)) *bus.Bus {
 	if k.only != nil {
 		return k.only
 	}
-	cfg := bus.Config{Dir: k.dir, Name: k.tb.Name(), ReconnectWait: 10 * time.Millisecond}
+	cfg := bus.Config{Dir: k.dir, SyncInterval: Seldom, Name: k.tb.Name(), ReconnectWait: 10 * time.Millisecond}
 	if k.Server != nil {
 		cfg.URL = k.Server.URL()
 	}

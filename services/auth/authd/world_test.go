@@ -24,6 +24,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react/reacttest"
@@ -81,7 +82,7 @@ func each(t *testing.T, body func(t *testing.T, w *world)) {
 func newWorld(t testing.TB, open func() *sqldb.DB) *world {
 	t.Helper()
 	w := &world{t: t, open: open, log: &logBuffer{}, now: time.Now().UTC().Truncate(time.Second), came: make(chan struct{})}
-	b, err := bus.Open(t.Context(), bus.Config{Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	b, err := bus.Open(t.Context(), bustest.Config(t), slog.New(slog.DiscardHandler))
 	w.must(err)
 	t.Cleanup(func() { w.stop(b.Close) })
 	w.bus = b

@@ -19,6 +19,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
@@ -65,7 +66,7 @@ func newWorld(t testing.TB, open func() *sqldb.DB) *world {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	b, err := bus.Open(t.Context(), bus.Config{Dir: t.TempDir()}, log)
+	b, err := bus.Open(t.Context(), bustest.Config(t), log)
 	must(err)
 	t.Cleanup(func() { stop(t, b.Close) })
 	w := &world{t: t, bus: b}

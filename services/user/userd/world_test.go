@@ -22,6 +22,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/app"
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react/reacttest"
@@ -64,7 +65,7 @@ func newWorld(t *testing.T, open func() *sqldb.DB) *world {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	w := &world{t: t, came: make(chan struct{})}
-	b, err := bus.Open(t.Context(), bus.Config{Dir: t.TempDir()}, log)
+	b, err := bus.Open(t.Context(), bustest.Config(t), log)
 	w.must(err)
 	t.Cleanup(func() { w.stop(b.Close) })
 	w.bus = b

@@ -8,6 +8,7 @@ import (
 
 	access "github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
@@ -40,7 +41,7 @@ func newBench(t *testing.T) *bench {
 	}
 	log := slog.New(slog.DiscardHandler)
 	db := storetest.Open(sqldbtest.SQLite(t), "auth")
-	b, err := bus.Open(t.Context(), bus.Config{Dir: t.TempDir()}, log)
+	b, err := bus.Open(t.Context(), bustest.Config(t), log)
 	must(err)
 	stop := func(fn func(context.Context) error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

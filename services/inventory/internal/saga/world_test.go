@@ -14,6 +14,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
@@ -67,7 +68,7 @@ func newWorld(t *testing.T, open sqldbtest.Opener) *world {
 	}
 	w.store = store.New(w.db)
 	log := slog.New(slog.DiscardHandler)
-	b, err := bus.Open(t.Context(), bus.Config{Dir: t.TempDir()}, log)
+	b, err := bus.Open(t.Context(), bustest.Config(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/listing"
 	"github.com/waybill-dev/waybill/platform/react"
@@ -42,7 +43,7 @@ func newBench(t *testing.T, open sqldbtest.Opener, name string) *bench {
 		sqldbtest.Migration{Name: "platform", FS: react.Migrations()},
 		sqldbtest.Migration{Name: "user", FS: store.Migrations()})
 	log := slog.New(slog.DiscardHandler)
-	b, err := bus.Open(t.Context(), bus.Config{Dir: t.TempDir()}, log)
+	b, err := bus.Open(t.Context(), bustest.Config(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}
