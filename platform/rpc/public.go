@@ -68,8 +68,13 @@ func (s *Server) ServePublic(lis net.Listener) error {
 }
 
 // assemblePublic registers what people may call.
-func (s *Server) assemblePublic(all []service) (*grpc.Server, error) {
+func (s *Server) assemblePublic(all []service) (_ *grpc.Server, err error) {
 	srv := grpc.NewServer(s.options(s.public.MaxStreams, publicCredentials{insecure.NewCredentials()})...)
+	defer func() {
+		if err != nil {
+			srv.Stop()
+		}
+	}()
 	for _, svc := range all {
 		if svc.desc.ServiceName == grpc_health_v1.Health_ServiceDesc.ServiceName {
 			svc.impl = &publicHealth{local: s.health, forward: s.public.Forward}

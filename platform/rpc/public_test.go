@@ -246,7 +246,9 @@ func TestACallThatIsGivenUpIsGivenUpEverywhere(t *testing.T) {
 		return ctx.Err()
 	}
 	e.far.echo.unary = func(ctx context.Context, m *echov1.Message) (*echov1.Message, error) { return m, wait(ctx) }
-	e.far.echo.watch = func(_ *echov1.Message, out grpc.ServerStreamingServer[echov1.Message]) error { return wait(out.Context()) }
+	e.far.echo.watch = func(_ *echov1.Message, out grpc.ServerStreamingServer[echov1.Message]) error {
+		return wait(out.Context())
+	}
 	e.far.echo.talk = func(s grpc.BidiStreamingServer[echov1.Message, echov1.Message]) error { return wait(s.Context()) }
 	for _, method := range []string{echov1.EchoService_Customers_FullMethodName, echov1.EchoService_Watch_FullMethodName, echov1.EchoService_Talk_FullMethodName} {
 		ctx, cancel := context.WithTimeout(e.far.as(t, alice), 20*time.Second)

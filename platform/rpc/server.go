@@ -205,8 +205,11 @@ func (s *Server) assemble(all []service) (*built, error) {
 		return b, nil
 	}
 	var err error
-	b.public, err = s.assemblePublic(all)
-	return b, err
+	if b.public, err = s.assemblePublic(all); err != nil {
+		b.tcp.Stop()
+		return nil, err
+	}
+	return b, nil
 }
 
 // guard gives a copy of desc in which every handler has the chain around it.
