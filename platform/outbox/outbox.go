@@ -1,7 +1,7 @@
 // Package outbox publishes the events that a service committed together with its
 // state. The database is the truth and the broker a carrier: a row is pending
-// until the broker acknowledged it, and rows are kept for days after that, so
-// that a stream that lost its tail can be refilled.
+// until the broker acknowledged it, and rows are kept for days after that. The
+// stream is audited: what it has lost of them is published again.
 package outbox
 
 import (
@@ -125,10 +125,13 @@ const (
 	HeaderVersion     = "ce-aggregateversion"
 	HeaderCause       = "ce-causationid"
 	HeaderHops        = "ce-hops"
+	HeaderSequence    = "ce-sequence" // place in the producer's outbox
 	HeaderTrace       = "traceparent"
 )
 
-// message gives e in the form it has on the bus.
+// Message gives e in the form it has on the bus.
+func (e *Event) Message() bus.Msg { return e.message() }
+
 func (e *Event) message() bus.Msg {
 	h := map[string]string{
 		HeaderSpec:        "1.0",
@@ -140,6 +143,7 @@ func (e *Event) message() bus.Msg {
 		HeaderContentType: "application/protobuf",
 		HeaderVersion:     strconv.FormatInt(e.Version, 10),
 		HeaderHops:        strconv.FormatInt(e.Hops, 10),
+		HeaderSequence:    strconv.FormatInt(e.Seq, 10),
 	}
 	if e.Cause != "" {
 		h[HeaderCause] = e.Cause

@@ -36,6 +36,7 @@ const (
 	leaseTTL  = 10 * time.Second        // how long a dead relay blocks its successor
 	minPause  = 50 * time.Millisecond   // first back-off after a refused publish
 	maxPause  = 5000 * time.Millisecond // last back-off
+	remember  = 1 << 15                 // aggregates of which the last event is known, times two
 )
 
 // Config says what a Relay relays.
@@ -77,9 +78,10 @@ type Relay struct {
 	cursor   int64 // up to where the scan of a backlog came
 	pause    time.Duration
 	notUntil time.Time
-	leader   time.Time         // until when the lease is ours
-	marked   []int64           // rows the broker has acknowledged, to be marked
-	recent   [2]map[int64]bool // rows marked lately, two generations
+	leader   time.Time           // until when the lease is ours
+	sent     [2]map[string]int64 // by aggregate: the last event in hand or published, two generations
+	marked   []int64             // rows the broker has acknowledged, to be marked
+	recent   [2]map[int64]bool   // rows marked lately, two generations
 	tail     tail
 }
 
@@ -103,6 +105,7 @@ func NewRelay(cfg Config) *Relay {
 		flying: map[string][]*Event{},
 		taken:  map[int64]bool{},
 		behind: true, // what a former process left behind
+		sent:   [2]map[string]int64{{}, {}},
 		recent: [2]map[int64]bool{{}, {}},
 		tail:   tail{answers: make(chan bus.StreamInfo, 1)},
 	}
@@ -236,12 +239,23 @@ func (r *Relay) take(events []*Event) {
 	if !r.tail.good {
 		r.behind = true
 	}
-	if r.behind {
-		return // the scan will meet them in their order
-	}
 	for _, e := range events {
+		if r.behind {
+			return // the scan will meet them in their order
+		}
+		if r.overtakes(e) {
+			r.behind, r.cursor = true, 0
+			return
+		}
 		r.send(e)
 	}
+}
+
+// overtakes tells whether an event that came from memory is not the next of its
+// aggregate, as far as this relay knows: then another replica may have committed
+// those before it, or this one did and was not told.
+func (r *Relay) overtakes(e *Event) bool {
+	return e.Version > 1 && max(r.sent[0][e.AggregateID], r.sent[1][e.AggregateID]) < e.Version-1
 }
 
 func (r *Relay) send(e *Event) {
@@ -249,6 +263,10 @@ func (r *Relay) send(e *Event) {
 		return
 	}
 	r.taken[e.Seq] = true
+	r.sent[0][e.AggregateID] = e.Version
+	if len(r.sent[0]) > remember {
+		r.sent[1], r.sent[0] = r.sent[0], map[string]int64{}
+	}
 	queue, busy := r.flying[e.AggregateID]
 	r.flying[e.AggregateID] = append(queue, e)
 	if !busy {
@@ -351,12 +369,14 @@ const selectPending = `
 	SELECT o.seq, o.event_id, o.type, o.aggregate_id, o.version, o.cause, o.hops, o.traceparent, o.payload, o.created_at
 	  FROM outbox_pending p
 	  JOIN outbox o ON o.seq = p.seq
-	 WHERE p.seq > ? AND o.created_at <= ?
+	 WHERE p.seq > ?
 	 ORDER BY p.seq
 	 LIMIT ?`
 
-// scan reads the oldest unpublished rows that are older than age and not known
-// yet, page by page until the window is full or there are no more.
+// scan reads the oldest unpublished rows that are not known yet, page by page until
+// the window is full or there are no more. It ends at the first that is younger
+// than age, and so may be on its way from memory, for those behind it must not
+// overtake it. One from the future was written by another clock, and is not.
 func (r *Relay) scan(ctx context.Context, age time.Duration) {
 	if !r.leads() {
 		r.behind = false // the leader scans
@@ -367,14 +387,19 @@ func (r *Relay) scan(ctx context.Context, age time.Duration) {
 		return
 	}
 	for {
-		events, err := r.pending(ctx, r.cursor, r.cfg.Now().Add(-age))
+		events, err := r.pending(ctx, r.cursor)
 		if err != nil {
 			r.behind = true
 			r.notUntil = r.cfg.Now().Add(scanEvery)
 			r.cfg.Log.Warn("outbox not readable", "service", r.cfg.Service, "error", err)
 			return
 		}
+		now := r.cfg.Now()
 		for _, e := range events {
+			if e.Time.After(now.Add(-age)) && !e.Time.After(now) && age > 0 {
+				r.behind, r.cursor = false, 0
+				return
+			}
 			if r.inFlight >= window || len(r.taken) >= 4*window {
 				r.behind = true // go on when acknowledgements made room
 				return
@@ -389,8 +414,8 @@ func (r *Relay) scan(ctx context.Context, age time.Duration) {
 	}
 }
 
-func (r *Relay) pending(ctx context.Context, after int64, before time.Time) ([]*Event, error) {
-	rows, err := r.cfg.DB.Query(ctx, selectPending, after, before, page)
+func (r *Relay) pending(ctx context.Context, after int64) ([]*Event, error) {
+	rows, err := r.cfg.DB.Query(ctx, selectPending, after, page)
 	if err != nil {
 		return nil, err
 	}
