@@ -24,8 +24,9 @@ type Driver struct {
 
 // driven is a command under way.
 type driven struct {
-	it   *item
-	done chan struct{}
+	it       *item
+	answered bool
+	done     chan struct{}
 }
 
 // NewDriver makes a reactor and its driver. Offer, which may be nil, hears of the
@@ -104,8 +105,7 @@ func (d *Driver) Fold(c *effect.Call, result any, folded func(error)) {
 
 // Command runs fn, which may call one command of the service, until the command
 // waits for its batch or fn has ended without one. The rest of fn runs within the
-// Run that does the command; if there is none any more, end the context of fn and
-// call Abandon.
+// Run that does the command, or in Abandon.
 func (d *Driver) Command(fn func()) {
 	select {
 	case <-d.arrived:
@@ -119,7 +119,9 @@ func (d *Driver) Command(fn func()) {
 	}()
 	select {
 	case <-d.arrived:
-		d.calls = append(d.calls, &driven{d.queue[before], done})
+		c := &driven{it: d.queue[before], done: done}
+		c.it.done = func(error) { c.answered = true }
+		d.calls = append(d.calls, c)
 	case <-done:
 	}
 }
@@ -148,9 +150,16 @@ func (d *Driver) Shuffle(shuffle func(n int, swap func(i, j int))) {
 	shuffle(len(d.queue), func(i, j int) { d.queue[i], d.queue[j] = d.queue[j], d.queue[i] })
 }
 
-// Abandon waits until the commands under way have noticed that their contexts
-// ended. It is for the end of a Driver.
-func (d *Driver) Abandon() {
+// Abandon is the end of a Driver, also of one whose Run ended in a panic: commands
+// that were answered end, then cancel is called, which must end the contexts of
+// all others, and these end, too.
+func (d *Driver) Abandon(cancel func()) {
+	for _, c := range d.calls {
+		if c.answered {
+			<-c.done
+		}
+	}
+	cancel()
 	for _, c := range d.calls {
 		<-c.done
 	}

@@ -75,8 +75,7 @@ func TestADriverDoesWhatItIsToldAndNothingElse(t *testing.T) {
 		t.Errorf("the answer of the command is %v", got)
 	}
 	drive.Command(command)
-	cancel()
-	drive.Abandon()
+	drive.Abandon(cancel)
 	if !errors.Is(got, context.Canceled) {
 		t.Errorf("the abandoned command got %v", got)
 	}

@@ -34,6 +34,10 @@ type Memory struct {
 	// Forgetful names a table whose InsertNew takes every row for new.
 	Forgetful string
 
+	// Reading, if there is one, gives a row as Batch.Load shall see it; it must not
+	// change the one it gets.
+	Reading func(t *Table, row []any) []any
+
 	mu     sync.Mutex
 	tables map[string]*memTable
 	held   map[memLock]*memSession
@@ -67,6 +71,26 @@ func (m *Memory) Count(table string) int {
 		return t.live
 	}
 	return 0
+}
+
+// Tail calls fn with the column that the database made and the rows of a table from
+// a position on, in the order in which they were committed, and gives the position
+// of the next. It is for tables of which nothing is deleted.
+func (m *Memory) Tail(table string, from int, fn func(seq int64, row Scanner) error) (int, error) {
+	m.mu.Lock()
+	t := m.tables[table]
+	var rows []*memRow
+	if t != nil {
+		rows = slices.Clone(t.rows[min(from, len(t.rows)):])
+	}
+	m.mu.Unlock()
+	for _, r := range rows {
+		if err := fn(r.seq, valueRow(r.vals)); err != nil {
+			return from, err
+		}
+		from++
+	}
+	return from, nil
 }
 
 // memTable is one table: its rows in the order of their insertion, those deleted
@@ -421,7 +445,11 @@ func (s *memSession) load(o *op) error {
 				return err
 			}
 		}
-		if err := o.fn(valueRow(r.vals)); err != nil {
+		vals := r.vals
+		if s.m.Reading != nil {
+			vals = s.m.Reading(o.table, vals)
+		}
+		if err := o.fn(valueRow(vals)); err != nil {
 			return err
 		}
 	}
