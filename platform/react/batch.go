@@ -129,11 +129,12 @@ func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
 // missing asks all items what they need and gives what is not loaded yet.
 func (r *Reactor) missing(items []*item, set workingSet, now time.Time) []Ref {
 	var refs []Ref
+	v := &View{} // one for all: what is named is not kept
 	for _, it := range items {
 		if it.bad != nil || it.failed != nil || it.needs == nil || it.err != nil {
 			continue
 		}
-		v := &View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID}
+		*v = View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID}
 		var need []Ref
 		it.err = safely(func() error { need = it.needs(v); return nil })
 		for _, ref := range need {

@@ -113,7 +113,7 @@ func save(ctx context.Context, tx *sqldb.Tx, w *writes, set workingSet, now time
 		var fresh, changed [][]any
 		for _, id := range ids {
 			e := set[Ref{k, id}]
-			row := append([]any{id, e.version, e.eventSeq}, k.row(e.state)...)
+			row := append(append(make([]any, 0, len(k.table.Columns)), id, e.version, e.eventSeq), k.row(e.state)...)
 			if e.stored {
 				changed = append(changed, row)
 			} else {
