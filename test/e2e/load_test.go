@@ -140,8 +140,13 @@ func (p placed) read(ctx context.Context, d *door, into *orderv1.Order) error {
 func (l *load) failed(what string, begin time.Time, err error) {
 	f := failure{after: begin.Sub(l.begin), took: time.Since(begin), what: what, code: status.Code(err), message: err.Error()}
 	var e *rest.Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
 		f.code = codeOf(e)
+	case errors.Is(err, context.DeadlineExceeded):
+		f.code = codes.DeadlineExceeded
+	case f.code == codes.Unknown:
+		f.code = codes.Unavailable // no answer over REST: a client of gRPC calls it so
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
