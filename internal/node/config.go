@@ -61,6 +61,8 @@ type Config struct {
 
 	Reflection  bool          `help:"let gRPC clients ask what services and methods there are"`
 	BatchSize   int           `help:"messages per transaction; 1 switches batching off"`
+	Audit       time.Duration `help:"how often a service looks whether its stream still has what was published; what is missing is published again"`
+	MaxAttempts int           `help:"how often an event whose step fails, or a call to the outside that cannot work, is tried before it becomes a dead letter"`
 	DBConns     int           `key:"db_conns" help:"connections to Postgres per service"`
 	MaxConnAge  time.Duration `key:"grpc_max_conn_age" help:"how long a gRPC connection to this process lives before its client makes a new one, with the certificates of that time; less than certificates live"`
 	DrainDelay  time.Duration `help:"how long to go on serving after readiness went false, so that load balancers notice"`
@@ -155,6 +157,8 @@ func DefaultConfig() Config {
 		AdminAddr:   ":9091",
 		Reflection:  true,
 		BatchSize:   react.DefaultBatch,
+		Audit:       30 * time.Second,
+		MaxAttempts: react.DefaultMaxAttempts,
 		DBConns:     8,
 		MaxConnAge:  5 * time.Minute,
 		StopTimeout: 20 * time.Second,
@@ -191,6 +195,9 @@ func (c *Config) Validate() error {
 			bad("db", "%v", err)
 		}
 	}
+	if c.Audit < 100*time.Millisecond {
+		bad("audit", "must be at least 100ms, as in 30s")
+	}
 	if c.MaxConnAge <= 0 {
 		bad("grpc_max_conn_age", "must be more than 0, as in 5m")
 	}
@@ -211,6 +218,9 @@ func (c *Config) Validate() error {
 	}
 	if c.BatchSize < 1 || c.BatchSize > 1024 {
 		bad("batch_size", "must be 1 to 1024")
+	}
+	if c.MaxAttempts < 1 || c.MaxAttempts > 1000 {
+		bad("max_attempts", "must be 1 to 1000")
 	}
 	if c.Trace.Ratio < 0 || c.Trace.Ratio > 1 {
 		bad("trace.ratio", "must be 0 to 1")

@@ -147,8 +147,9 @@ func (n *Node) build(ctx context.Context) error {
 	}
 	env := &app.Env{
 		Log: n.tel.Log, Bus: n.bus, OpenDB: n.openDB, Conn: n.conn, Now: time.Now,
-		Meter: n.tel.Meter.Meter("waybill"), Owner: uuid.NewString(), MaxBatch: n.cfg.BatchSize,
+		Meter: n.tel.Meter.Meter("waybill"), Owner: uuid.NewString(), MaxBatch: n.cfg.BatchSize, Audit: n.cfg.Audit,
 	}
+	ops := newOperations()
 	var gateway *app.Unit
 	for _, name := range n.local {
 		if name == "gateway" {
@@ -159,6 +160,8 @@ func (n *Node) build(ctx context.Context) error {
 		}
 		own := *env
 		own.Tracer = n.tel.Tracer.Tracer("waybill/" + name) // tells the services of one process apart
+		own.MaxAttempts = n.cfg.MaxAttempts
+		ops.hook(&own, name)
 		u, err := n.service(ctx, name, &own)
 		if err != nil {
 			return fmt.Errorf("build the %s service: %w", name, adviseMigration(err))
@@ -168,6 +171,7 @@ func (n *Node) build(ctx context.Context) error {
 			u.Register(n.server.Registrar(u.Ready))
 		}
 	}
+	n.serveOperations(ops)
 	n.publish()
 	if err := n.server.Build(); err != nil {
 		return err

@@ -36,8 +36,13 @@ type Env struct {
 	NewID    func() string // default: UUIDs of version 7
 	Tracer   trace.Tracer
 	Meter    metric.Meter
-	Owner    string // names this process among the replicas of its services
-	MaxBatch int    // messages per transaction; 0 is the default
+	Owner    string        // names this process among the replicas of its services
+	MaxBatch int           // messages per transaction; 0 is the default
+	Audit    time.Duration // between two audits of a stream; 0 is the default
+
+	// MaxAttempts is how often a step may fail before its event becomes a dead
+	// letter; 0 is the default.
+	MaxAttempts int
 }
 
 // WithDB opens the database of the named service and builds the service on it.
@@ -61,6 +66,7 @@ func (e *Env) Reactor(m *react.Machine, db *sqldb.DB) (*react.Reactor, error) {
 		build = react.New
 	}
 	return build(react.Config{
-		Machine: m, DB: db, Bus: e.Bus, Log: e.Log, Owner: e.Owner, MaxBatch: e.MaxBatch, Now: e.Now, NewID: e.NewID, Tracer: e.Tracer, Meter: e.Meter,
+		Machine: m, DB: db, Bus: e.Bus, Log: e.Log, Owner: e.Owner, MaxBatch: e.MaxBatch, Audit: e.Audit, Now: e.Now, NewID: e.NewID, Tracer: e.Tracer, Meter: e.Meter,
+		MaxAttempts: e.MaxAttempts,
 	})
 }

@@ -121,6 +121,12 @@ func TestAUserWithExactlyItsPermissionsCanDoItsWork(t *testing.T) {
 	if i, err := inShop.StreamInfo(within(t), "SHOP"); err != nil || i.Messages != 2 {
 		t.Errorf("stream info %+v, %v", i, err)
 	}
+	if gaps, err := inShop.Gaps(within(t), "SHOP"); err != nil || len(gaps) > 0 {
+		t.Errorf("gaps %v, %v", gaps, err)
+	}
+	if read, err := inShop.ReadStream(within(t), "SHOP", []uint64{2}); err != nil || read[0].ID != msg("SHOP", "b", 2).ID {
+		t.Errorf("read %v, %v", read, err)
+	}
 	heard := make(chan []byte, 1)
 	stop, err := inShop.Listen("shop", func(data []byte) { heard <- data })
 	if err != nil {
@@ -252,7 +258,7 @@ func TestTheBrokerRefusesWhatNoServiceDoes(t *testing.T) {
 		"test.BANK.a", "anything", "$SYS.REQ.SERVER.PING", "waybill.notify.bank", "_INBOX.bank.x", "$JS.API.INFO",
 		"$JS.API.STREAM.DELETE.SHOP", "$JS.API.STREAM.PURGE.SHOP", "$JS.API.STREAM.DELETE.BANK", "$JS.API.STREAM.PURGE.BANK",
 		"$JS.API.STREAM.UPDATE.BANK", "$JS.API.STREAM.CREATE.BANK", "$JS.API.STREAM.INFO.BANK", "$JS.API.STREAM.MSG.GET.BANK", "$JS.API.STREAM.MSG.DELETE.SHOP",
-		"$JS.API.STREAM.MSG.GET.SHOP", "$JS.API.DIRECT.GET.BANK", "$JS.API.STREAM.SNAPSHOT.SHOP", "$JS.API.STREAM.RESTORE.BANK",
+		"$JS.API.DIRECT.GET.BANK", "$JS.API.STREAM.SNAPSHOT.SHOP", "$JS.API.STREAM.RESTORE.BANK",
 		"$JS.API.STREAM.LIST", "$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.LIST.BANK", "$JS.API.CONSUMER.DELETE.BANK.shop", "$JS.API.CONSUMER.DURABLE.CREATE.BANK.shop",
 		"$JS.API.CONSUMER.CREATE.BANK", "$JS.API.CONSUMER.CREATE.BANK.other", "$JS.API.CONSUMER.CREATE.SHOP.bank", "$JS.API.CONSUMER.MSG.NEXT.BANK.other",
 		"$JS.ACK.BANK.other.1.1.1.1.1", "$JS.API.STREAM.LEADER.STEPDOWN.SHOP",
@@ -351,9 +357,13 @@ func TestTheConnectionToTheBrokerCanHaveTLS(t *testing.T) {
 	publish(t, b, "SHOP", msg("SHOP", "a", 1))
 
 	for name, change := range map[string]func(*bus.Config){
-		"no certificate":                 func(c *bus.Config) { c.CAFile = file("ca.crt") },
-		"a stranger's certificate":       func(c *bus.Config) { c.CAFile, c.CertFile, c.KeyFile = file("ca.crt"), file("stranger.crt"), file("stranger.key") },
-		"a broker of another authority":  func(c *bus.Config) { c.CAFile, c.CertFile, c.KeyFile = file("other.crt"), file("client.crt"), file("client.key") },
+		"no certificate": func(c *bus.Config) { c.CAFile = file("ca.crt") },
+		"a stranger's certificate": func(c *bus.Config) {
+			c.CAFile, c.CertFile, c.KeyFile = file("ca.crt"), file("stranger.crt"), file("stranger.key")
+		},
+		"a broker of another authority": func(c *bus.Config) {
+			c.CAFile, c.CertFile, c.KeyFile = file("other.crt"), file("client.crt"), file("client.key")
+		},
 		"no authority, and so no secure": func(*bus.Config) {},
 	} {
 		b, log := openAs(t, ns, "shop", change)

@@ -14,12 +14,13 @@ type Use struct {
 // Permissions gives the subjects that a user of the broker must be allowed for
 // u and no more, without wildcards beyond its own names, sorted. The inbox of
 // the user (InboxPrefix, to subscribe to) is not among them. Nothing here
-// deletes or purges a stream or a consumer, or reads a message by its number.
+// deletes or purges a stream or a consumer, or reads another's messages by their
+// number; what is in one's own stream must be looked at to see that it is all there.
 func (u Use) Permissions() (publish, subscribe []string) {
 	const api = "$JS.API."
 	for _, s := range u.Streams {
 		publish = append(publish, s.Subjects...)
-		publish = append(publish, api+"STREAM.INFO."+s.Name, api+"STREAM.CREATE."+s.Name, api+"STREAM.UPDATE."+s.Name)
+		publish = append(publish, api+"STREAM.INFO."+s.Name, api+"STREAM.CREATE."+s.Name, api+"STREAM.UPDATE."+s.Name, api+"STREAM.MSG.GET."+s.Name)
 	}
 	for _, c := range u.Consumers {
 		name := c.Stream + "." + c.Durable

@@ -38,6 +38,7 @@ type StreamInfo struct {
 	Created           time.Time // changes when the stream was lost and made anew
 	Messages, Bytes   uint64
 	FirstSeq, LastSeq uint64
+	Missing           uint64 // sequence numbers between these two at which there is no message
 	MaxBytes          int64
 	Consumers         int
 	Subjects          uint64
@@ -65,6 +66,7 @@ func (b *Bus) StreamInfo(ctx context.Context, stream string) (StreamInfo, error)
 	s, err := b.js.Stream(ctx, stream)
 	err = result(err)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		b.keeper.lost(stream) // if it is one of ours, somebody deleted it
 		return StreamInfo{}, errs.Wrap(err, errs.NotFound, ReasonUnavailable, "no stream %s", stream)
 	}
 	if err != nil {
@@ -73,7 +75,7 @@ func (b *Bus) StreamInfo(ctx context.Context, stream string) (StreamInfo, error)
 	i := s.CachedInfo()
 	return StreamInfo{
 		Name: i.Config.Name, Created: i.Created, Messages: i.State.Msgs, Bytes: i.State.Bytes,
-		FirstSeq: i.State.FirstSeq, LastSeq: i.State.LastSeq, MaxBytes: i.Config.MaxBytes,
+		FirstSeq: i.State.FirstSeq, LastSeq: i.State.LastSeq, Missing: uint64(i.State.NumDeleted), MaxBytes: i.Config.MaxBytes,
 		Consumers: i.State.Consumers, Subjects: i.State.NumSubjects,
 	}, nil
 }
@@ -103,22 +105,6 @@ func (b *Bus) ConsumerInfo(ctx context.Context, stream, durable string) (Consume
 		Created: i.Created, Config: i.Config.Metadata[fingerprintKey], AckPending: i.NumAckPending,
 		Pending: i.NumPending, Redelivered: i.NumRedelivered, AckedSeq: i.AckFloor.Stream,
 	}, nil
-}
-
-// MsgID gives the ID of the message at seq, "" if it had none. The error is
-// NotFound if the stream has no message there.
-func (b *Bus) MsgID(ctx context.Context, stream string, seq uint64) (string, error) {
-	s, err := b.js.Stream(ctx, stream)
-	if err == nil {
-		var m *jetstream.RawStreamMsg
-		if m, err = s.GetMsg(ctx, seq); err == nil {
-			return m.Header.Get(jetstream.MsgIDHeader), nil
-		}
-	}
-	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrMsgNotFound) {
-		return "", errs.Wrap(err, errs.NotFound, ReasonUnavailable, "stream %s has no message %d", stream, seq)
-	}
-	return "", classified(err)
 }
 
 const fingerprintKey = "waybill-config"

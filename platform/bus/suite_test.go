@@ -72,12 +72,15 @@ func TestARepeatedIDInsideTheWindowIsStoredOnce(t *testing.T) {
 		if err != nil || i.Messages != 1 || i.LastSeq != first {
 			t.Errorf("stream holds %+v, error %v; want one message", i, err)
 		}
-		id, err := b.MsgID(within(t), "A", first)
-		if err != nil || id != "A-k-1" {
-			t.Errorf("message %d has ID %q, error %v", first, id, err)
+		read, err := b.ReadStream(within(t), "A", []uint64{99, first})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err = b.MsgID(within(t), "A", 99); errs.KindOf(err) != errs.NotFound {
-			t.Errorf("message 99: error %v, want not found", err)
+		if want := msg("A", "k", 1); read[0] != nil || !cmp.Equal(read[1], &want) {
+			t.Errorf("read %+v, want nothing and the message", read)
+		}
+		if _, err = b.ReadStream(within(t), "B", []uint64{1}); errs.KindOf(err) != errs.NotFound {
+			t.Errorf("a stream that is not there: error %v, want not found", err)
 		}
 	})
 }

@@ -4,5 +4,5 @@ package outbox
 // the row is published, and the table does not know yet.
 func (r *Relay) Unmarked(seq int64) {
 	r.taken[seq] = true
-	r.marked = append(r.marked, seq)
+	r.marked = append(r.marked, mark{row: seq})
 }

@@ -130,6 +130,7 @@ type forgetful struct {
 	mu      sync.Mutex
 	created time.Time
 	ids     []string
+	msgs    map[string]bus.Msg
 	total   int
 	asked   int
 	away    bool
@@ -139,6 +140,10 @@ type forgetful struct {
 func (b *forgetful) PublishAsync(_ string, m bus.Msg, done func(uint64, error)) {
 	b.mu.Lock()
 	b.ids = append(b.ids, m.ID)
+	if b.msgs == nil {
+		b.msgs = map[string]bus.Msg{}
+	}
+	b.msgs[m.ID] = m
 	b.total++
 	seq := uint64(len(b.ids))
 	b.mu.Unlock()
@@ -159,7 +164,24 @@ func (b *forgetful) StreamInfo(context.Context, string) (bus.StreamInfo, error) 
 	if b.away {
 		return bus.StreamInfo{}, errs.E(errs.NotFound, "", "no stream")
 	}
-	return bus.StreamInfo{Created: b.created, LastSeq: uint64(len(b.ids))}, nil
+	return bus.StreamInfo{Created: b.created, FirstSeq: 1, LastSeq: uint64(len(b.ids))}, nil
+}
+
+// Gaps implements outbox.Inspector.
+func (b *forgetful) Gaps(context.Context, string) ([]bus.Span, error) { return nil, nil }
+
+// ReadStream implements outbox.Inspector.
+func (b *forgetful) ReadStream(_ context.Context, _ string, seqs []uint64) ([]*bus.Msg, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	msgs := make([]*bus.Msg, len(seqs))
+	for i, seq := range seqs {
+		if seq > 0 && seq <= uint64(len(b.ids)) {
+			m := b.msgs[b.ids[seq-1]]
+			msgs[i] = &m
+		}
+	}
+	return msgs, nil
 }
 
 func (b *forgetful) has(n int) bool { return b.count() >= n }

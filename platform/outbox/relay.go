@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -50,6 +51,12 @@ type Config struct {
 	}
 	Now func() time.Time
 	Log *slog.Logger
+
+	// AuditEvery is the time between two audits of the stream; 0 means 30 s.
+	AuditEvery time.Duration
+	// Repaired hears how many events an audit found missing in the stream and had
+	// published again; nil for nobody.
+	Repaired func(events int64)
 }
 
 // A Relay publishes the outbox of one service. Events of one aggregate are
@@ -80,7 +87,7 @@ type Relay struct {
 	notUntil time.Time
 	leader   time.Time           // until when the lease is ours
 	sent     [2]map[string]int64 // by aggregate: the last event in hand or published, two generations
-	marked   []int64             // rows the broker has acknowledged, to be marked
+	marked   []mark              // rows the broker has acknowledged, to be marked
 	recent   [2]map[int64]bool   // rows marked lately, two generations
 	tail     tail
 }
@@ -93,6 +100,12 @@ type ack struct {
 
 // NewRelay makes a relay that does nothing until Start.
 func NewRelay(cfg Config) *Relay {
+	if cfg.AuditEvery <= 0 {
+		cfg.AuditEvery = 30 * time.Second
+	}
+	if cfg.Repaired == nil {
+		cfg.Repaired = func(int64) {}
+	}
 	return &Relay{
 		cfg:    cfg,
 		stream: Stream(cfg.Service),
@@ -107,7 +120,7 @@ func NewRelay(cfg Config) *Relay {
 		behind: true, // what a former process left behind
 		sent:   [2]map[string]int64{{}, {}},
 		recent: [2]map[int64]bool{{}, {}},
-		tail:   tail{answers: make(chan bus.StreamInfo, 1)},
+		tail:   tail{answers: make(chan finding, 1)},
 	}
 }
 
@@ -165,6 +178,7 @@ func (r *Relay) run(ctx context.Context) {
 	r.renew(ctx)
 	defer r.resign(ctx)
 	asking, stopAsking := context.WithCancel(ctx)
+	defer r.tail.looking.Wait()
 	defer stopAsking()
 	quit := r.quit
 	var deadline, mark <-chan time.Time
@@ -173,11 +187,8 @@ func (r *Relay) run(ctx context.Context) {
 		if r.inFlight >= window {
 			feed = nil // wait for acknowledgements
 		}
-		if r.tail.suspect.Swap(false) {
-			r.tail.good = false
-		}
-		if !r.tail.good && quit != nil && r.leads() {
-			r.ask(asking)
+		if quit != nil && r.leads() {
+			r.ask(ctx, asking)
 		}
 		if r.behind && r.inFlight <= window/2 && !r.cfg.Now().Before(r.notUntil) {
 			r.scan(ctx, 0)
@@ -201,8 +212,8 @@ func (r *Relay) run(ctx context.Context) {
 		case <-mark:
 			mark = nil
 			r.flush(ctx)
-		case info := <-r.tail.answers:
-			r.answered(ctx, info)
+		case f := <-r.tail.answers:
+			r.answered(ctx, f)
 		case <-r.wake:
 			r.behind = true
 		case <-tick.C:
@@ -315,8 +326,8 @@ func (r *Relay) settle(a ack) {
 		return
 	}
 	r.pause = 0
-	r.tail.top = max(r.tail.top, a.seq)
-	r.marked = append(r.marked, a.event.Seq)
+	r.tail.acknowledged(mark{a.seq, a.event.Seq})
+	r.marked = append(r.marked, mark{a.seq, a.event.Seq})
 	if len(queue) == 0 {
 		delete(r.flying, id)
 		return
@@ -331,7 +342,7 @@ func (r *Relay) flush(ctx context.Context) {
 	if len(r.marked) == 0 {
 		return
 	}
-	slices.Sort(r.marked)
+	slices.SortFunc(r.marked, func(a, b mark) int { return cmp.Compare(a.row, b.row) })
 	var b sqldb.Batch
 	if r.cfg.DB.Dialect() == sqldb.Postgres {
 		// For this transaction only, as SET LOCAL, which must not stand in a single batch.
@@ -340,10 +351,10 @@ func (r *Relay) flush(ctx context.Context) {
 	// What was committed together is acknowledged together, so there are few runs.
 	for i := 0; i < len(r.marked); {
 		j := i
-		for j+1 < len(r.marked) && r.marked[j+1] <= r.marked[j]+1 {
+		for j+1 < len(r.marked) && r.marked[j+1].row <= r.marked[j].row+1 {
 			j++
 		}
-		b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i], r.marked[j])
+		b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i].row, r.marked[j].row)
 		i = j + 1
 	}
 	r.saveTail(&b)
@@ -357,9 +368,9 @@ func (r *Relay) flush(ctx context.Context) {
 		r.cfg.Log.Warn("published events not marked yet", "service", r.cfg.Service, "events", len(r.marked), "error", err)
 		return
 	}
-	for _, seq := range r.marked {
-		delete(r.taken, seq)
-		r.recent[0][seq] = true
+	for _, m := range r.marked {
+		delete(r.taken, m.row)
+		r.recent[0][m.row] = true
 	}
 	r.marked = r.marked[:0]
 	r.tail.saved = r.tail.top
@@ -465,8 +476,9 @@ func (r *Relay) renew(ctx context.Context) {
 	case err != nil:
 		r.cfg.Log.Warn("outbox lease not renewed", "service", r.cfg.Service, "error", err)
 	case n == 1:
-		if !r.leads() {
+		if !r.leads() { // another may have published meanwhile
 			r.behind = true
+			r.tail.known, r.tail.good = false, false
 		}
 		// A margin, so that we stop before another may begin.
 		r.leader = now.Add(leaseTTL - time.Second)

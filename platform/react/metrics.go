@@ -19,6 +19,7 @@ type metrics struct {
 	steps      metric.Int64Counter
 	duplicates metric.Int64Counter
 	dead       metric.Int64Counter
+	repaired   metric.Int64Counter
 	perService metric.MeasurementOption
 }
 
@@ -46,6 +47,10 @@ func newMetrics(m metric.Meter, service string) (*metrics, error) {
 	if x.dead, err = m.Int64Counter("waybill.dead_letters", metric.WithDescription("messages that became dead letters")); err != nil {
 		return nil, err
 	}
+	if x.repaired, err = m.Int64Counter("waybill.outbox.repaired", metric.WithDescription("published events that the stream had lost and got again")); err != nil {
+		return nil, err
+	}
+	x.repaired.Add(context.Background(), 0, x.perService) // so that its growth can be watched from the start
 	return x, nil
 }
 
@@ -55,6 +60,8 @@ func (x *metrics) batch(n int, d time.Duration) {
 }
 
 func (x *metrics) duplicate(*item) { x.duplicates.Add(context.Background(), 1, x.perService) }
+
+func (x *metrics) refilled(events int64) { x.repaired.Add(context.Background(), events, x.perService) }
 
 func (x *metrics) item(it *item) {
 	if it.err == nil {

@@ -65,6 +65,7 @@ type Config struct {
 	// outside that is away never counts.
 	MaxAttempts int
 
+	Audit  time.Duration    // between two audits of the stream; default 30 s
 	Calls  int              // calls to the outside under way at once; default 512
 	Now    func() time.Time // default time.Now
 	NewID  func() string    // default UUIDv7
@@ -105,6 +106,7 @@ func New(cfg Config) (*Reactor, error) {
 	cfg = r.cfg
 	r.relay = outbox.NewRelay(outbox.Config{
 		Service: cfg.Machine.name, Owner: cfg.Owner, DB: cfg.DB, Bus: cfg.Bus, Now: cfg.Now, Log: cfg.Log,
+		AuditEvery: cfg.Audit, Repaired: r.metrics.refilled,
 	})
 	r.effects = effect.NewRunner(effect.Config{
 		Service: cfg.Machine.name, DB: cfg.DB, Perform: r.perform, Fold: r.fold, GiveUp: r.giveUpCall, MaxAttempts: cfg.MaxAttempts, Parallel: cfg.Calls, Now: cfg.Now, Log: cfg.Log,

@@ -22,6 +22,7 @@ const (
 	envServe = "WAYBILL_BUSTEST_DIR" // set in the child: be a broker on this directory
 	envPort  = "WAYBILL_BUSTEST_PORT"
 	envUser  = "WAYBILL_BUSTEST_USER"
+	envSync  = "WAYBILL_BUSTEST_SYNC" // "always": force each message to disk before it is acknowledged
 	ready    = "bustest broker on port "
 )
 
@@ -61,6 +62,7 @@ func serve(dir string) error {
 	opts := &server.Options{
 		ServerName: "bustest", Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: dir, JetStreamMaxStore: 16 << 30, JetStreamMaxMemory: 64 << 20, SyncInterval: 100 * time.Millisecond,
+		SyncAlways: os.Getenv(envSync) == "always",
 	}
 	opts.Username, opts.Password, _ = strings.Cut(os.Getenv(envUser), ":")
 	ns, err := server.NewServer(opts)
@@ -87,6 +89,7 @@ type Server struct {
 	tb    testing.TB
 	dir   string
 	login string
+	sync  string
 	port  int
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -122,6 +125,14 @@ func startServer(tb testing.TB, login string) *Server {
 	return s
 }
 
+// Dir is where the broker keeps its streams, for tests that damage them while it
+// does not run.
+func (s *Server) Dir() string { return s.dir }
+
+// SyncAlways makes the broker force every message to disk before it acknowledges
+// it, from its next Start on.
+func (s *Server) SyncAlways() { s.sync = "always" }
+
 // URL is where the broker listens, or did or will if it is not running.
 func (s *Server) URL() string { return "nats://127.0.0.1:" + strconv.Itoa(s.port) }
 
@@ -134,7 +145,7 @@ func (s *Server) Start() {
 	}
 	// If the package's TestMain does not call Main, the child runs no test and ends.
 	cmd := exec.Command(exe, "-test.run=^$")
-	cmd.Env = append(os.Environ(), envServe+"="+s.dir, envPort+"="+strconv.Itoa(s.port), envUser+"="+s.login)
+	cmd.Env = append(os.Environ(), envServe+"="+s.dir, envPort+"="+strconv.Itoa(s.port), envUser+"="+s.login, envSync+"="+s.sync)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -1,0 +1,436 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill/platform/bus"
+)
+
+const (
+	// disorder is by how many rows the order of a stream may differ from that of
+	// the table, with room to spare.
+	disorder = 10_000
+	// nearby is how many messages beside a damage say which rows it is about.
+	nearby = 64
+	// readAt is how many messages and rows are read at once.
+	readAt = 256
+)
+
+// A damage is a part of the stream whose events are not there, or not those that
+// were.
+type damage struct {
+	first, last uint64
+	why         string
+}
+
+const end = math.MaxUint64
+
+// gone tells whether a place of the stream is damaged.
+func gone(lost []damage, seq uint64) bool {
+	return slices.ContainsFunc(lost, func(d damage) bool { return d.first <= seq && seq <= d.last })
+}
+
+// look compares the stream with what is known of it.
+func (r *Relay) look(ctx context.Context, stream Inspector, q question) (f finding, err error) {
+	f = finding{question: q, gaps: q.gaps, round: q.round}
+	if f.info, err = stream.StreamInfo(ctx, r.stream); err != nil {
+		return f, err
+	}
+	f.created = f.info.Created.UTC().Format(time.RFC3339Nano)
+	a := &auditor{r: r, stream: stream, f: &f}
+	switch {
+	case q.fresh:
+		f.gaps = ""
+	case q.created != f.created:
+		f.lost, f.gaps = []damage{{0, end, "it is another stream"}}, ""
+	case f.info.LastSeq < q.top:
+		f.lost = []damage{{f.info.LastSeq + 1, end, fmt.Sprintf("it had come to %d", q.top)}}
+	case q.audit:
+		err = a.audit(ctx)
+	}
+	for _, d := range f.lost {
+		if err == nil {
+			err = a.missing(ctx, d)
+		}
+	}
+	return f, err
+}
+
+// An auditor looks into a stream.
+type auditor struct {
+	r      *Relay
+	stream Inspector
+	f      *finding
+}
+
+// audit looks for gaps, for the newest marks, at strays and at the next messages of
+// the round.
+func (a *auditor) audit(ctx context.Context) error {
+	known := parseSpans(a.f.question.gaps)
+	var gaps []bus.Span
+	if a.f.info.Missing > 0 {
+		var err error
+		if gaps, err = a.stream.Gaps(ctx, a.r.stream); err != nil {
+			return err
+		}
+	}
+	want := map[uint64]int64{} // the row that must be there, 0 for any
+	for _, seq := range a.places() {
+		want[seq] = 0
+	}
+	for _, m := range a.f.question.newest {
+		if m.seq >= a.f.info.FirstSeq {
+			want[m.seq] = m.row
+		}
+	}
+	bad, others, err := a.compare(ctx, want)
+	if err != nil {
+		return err
+	}
+	for _, seq := range bad {
+		if within(known, seq) || within(gaps, seq) {
+			continue
+		}
+		span, err := a.around(ctx, seq)
+		if err != nil {
+			return err
+		}
+		gaps = append(gaps, span)
+	}
+	for _, g := range gaps {
+		if !within(known, g.First) || !within(known, g.Last) {
+			a.f.lost = append(a.f.lost, damage{g.First, g.Last, "messages are not there or cannot be read"})
+		}
+	}
+	if len(others) > 0 {
+		d := damage{others[0], end, "it has other events than were put there"}
+		if oldest := a.f.question.newest[0]; others[0] <= oldest.seq {
+			d.first = 0 // nobody knows since when
+		}
+		a.f.lost = append(a.f.lost, d)
+	}
+	// What is older than the stream's first message is forgotten.
+	var now []bus.Span
+	for _, g := range append(known, gaps...) {
+		if g.Last >= a.f.info.FirstSeq {
+			now = append(now, g)
+		}
+	}
+	a.f.gaps = formatSpans(now)
+	return nil
+}
+
+// places gives strays and the round's next messages.
+func (a *auditor) places() (seqs []uint64) {
+	first, last := a.f.info.FirstSeq, a.f.info.LastSeq
+	if last < first || last == 0 {
+		return nil
+	}
+	for range strays {
+		seqs = append(seqs, first+rand.N(last-first+1))
+	}
+	top, n := a.f.round, uint64(roundNext)
+	if top < first || top > last {
+		top, n = last, roundFirst
+	}
+	bottom := first
+	if top-first >= n {
+		bottom = top - n + 1
+	}
+	for s := bottom; s <= top; s++ {
+		seqs = append(seqs, s)
+	}
+	a.f.round = bottom - 1 // below first the round begins again
+	return seqs
+}
+
+// compare holds messages against rows. bad are places at which there is no message
+// that can be read and agrees with its row, others those with a good message of
+// another row than the one that must be there; both in order.
+func (a *auditor) compare(ctx context.Context, want map[uint64]int64) (bad, others []uint64, err error) {
+	seqs := make([]uint64, 0, len(want))
+	for s := range want {
+		seqs = append(seqs, s)
+	}
+	slices.Sort(seqs)
+	for some := range slices.Chunk(seqs, readAt) {
+		msgs, err := a.stream.ReadStream(ctx, a.r.stream, some)
+		if err != nil {
+			return nil, nil, err
+		}
+		rows, err := a.rows(ctx, msgs)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, seq := range some {
+			m := msgs[i]
+			switch row := rowOf(m); {
+			case m == nil:
+				bad = append(bad, seq)
+			case row == 0: // of an older build
+			case rows[row] != nil && (rows[row].ID != m.ID || !bytes.Equal(rows[row].Payload, m.Data)):
+				bad = append(bad, seq)
+			case want[seq] != 0 && want[seq] != row:
+				others = append(others, seq)
+			}
+		}
+	}
+	return bad, others, nil
+}
+
+// rows reads what the table has for messages; rows that were cleared away are not there.
+func (a *auditor) rows(ctx context.Context, msgs []*bus.Msg) (map[int64]*Event, error) {
+	var args []any
+	for _, m := range msgs {
+		if row := rowOf(m); row != 0 {
+			args = append(args, row)
+		}
+	}
+	found := map[int64]*Event{}
+	if len(args) == 0 {
+		return found, nil
+	}
+	rows, err := a.r.cfg.DB.Query(ctx, `SELECT seq, event_id, payload FROM outbox WHERE seq IN (?`+strings.Repeat(", ?", len(args)-1)+`)`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		e := &Event{}
+		if err := rows.Scan(&e.Seq, &e.ID, &e.Payload); err != nil {
+			return nil, err
+		}
+		found[e.Seq] = e
+	}
+	return found, rows.Err()
+}
+
+// around gives the run of bad messages that seq lies in.
+func (a *auditor) around(ctx context.Context, seq uint64) (bus.Span, error) {
+	s := bus.Span{First: seq, Last: seq}
+	for s.First > a.f.info.FirstSeq {
+		from := max(a.f.info.FirstSeq, s.First-min(s.First, readAt))
+		n, err := a.badNext(ctx, from, s.First-1, true)
+		if err != nil {
+			return s, err
+		}
+		s.First -= n
+		if n < readAt {
+			break
+		}
+	}
+	for s.Last < a.f.info.LastSeq {
+		n, err := a.badNext(ctx, s.Last+1, min(a.f.info.LastSeq, s.Last+readAt), false)
+		if err != nil {
+			return s, err
+		}
+		s.Last += n
+		if n < readAt {
+			break
+		}
+	}
+	return s, nil
+}
+
+// badNext counts how many messages of from to last cannot be read, beginning at
+// one end and up to the first that can.
+func (a *auditor) badNext(ctx context.Context, from, last uint64, backwards bool) (n uint64, err error) {
+	msgs, err := a.stream.ReadStream(ctx, a.r.stream, seqsOf(from, last))
+	if err != nil {
+		return 0, err
+	}
+	if backwards {
+		slices.Reverse(msgs)
+	}
+	for _, m := range msgs {
+		if m != nil {
+			break
+		}
+		n++
+	}
+	return n, nil
+}
+
+// missing finds the marked rows that a damage took from the stream.
+func (a *auditor) missing(ctx context.Context, d damage) error {
+	info := a.f.info
+	lo, hi := int64(0), int64(math.MaxInt64)
+	if d.first > info.FirstSeq {
+		row, err := a.highest(ctx, max(info.FirstSeq, d.first-min(d.first, nearby)), d.first-1)
+		if err != nil {
+			return err
+		}
+		lo = max(0, row-disorder)
+	}
+	if d.last < info.LastSeq {
+		row, err := a.highest(ctx, d.last+1, min(info.LastSeq, d.last+nearby))
+		if err != nil {
+			return err
+		}
+		if row > 0 {
+			hi = row + disorder
+		}
+	}
+	// First the rows and then the stream: what is marked has been in it before.
+	rows, err := a.marked(ctx, lo, hi)
+	if err != nil {
+		return err
+	}
+	now, err := a.stream.StreamInfo(ctx, a.r.stream)
+	if err != nil {
+		return err
+	}
+	from, to := now.FirstSeq, now.LastSeq
+	if d.first > disorder {
+		from = max(from, d.first-disorder)
+	}
+	if d.last < now.LastSeq && now.LastSeq-d.last > disorder {
+		to = d.last + disorder
+	}
+	if to >= from && to-from > 5*disorder { // what is not looked at is only repeated
+		from = to - 5*disorder
+	}
+	there, err := a.there(ctx, from, to)
+	if err != nil {
+		return err
+	}
+	for _, n := range without(rows, there) {
+		a.f.runs = append(a.f.runs, n)
+		a.f.events += n.last - n.first + 1
+	}
+	return nil
+}
+
+// highest gives the highest row among messages, 0 if none tells.
+func (a *auditor) highest(ctx context.Context, from, last uint64) (row int64, err error) {
+	msgs, err := a.stream.ReadStream(ctx, a.r.stream, seqsOf(from, last))
+	for _, m := range msgs {
+		row = max(row, rowOf(m))
+	}
+	return row, err
+}
+
+// there gives the rows whose events lie in a part of the stream, in order.
+func (a *auditor) there(ctx context.Context, from, last uint64) (rows []int64, err error) {
+	for ; from <= last && last > 0; from += readAt {
+		msgs, err := a.stream.ReadStream(ctx, a.r.stream, seqsOf(from, min(last, from+readAt-1)))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			if row := rowOf(m); row != 0 {
+				rows = append(rows, row)
+			}
+		}
+	}
+	slices.Sort(rows)
+	return rows, nil
+}
+
+// A run is of rows without a gap, both ends included.
+type run struct{ first, last int64 }
+
+const selectMarked = `
+	SELECT o.seq
+	  FROM outbox o
+	 WHERE o.seq > ? AND o.seq <= ? AND NOT EXISTS (SELECT 1 FROM outbox_pending p WHERE p.seq = o.seq)
+	 ORDER BY o.seq
+	 LIMIT ?`
+
+// marked gives the rows after lo up to hi that are marked as published.
+func (a *auditor) marked(ctx context.Context, lo, hi int64) (runs []run, err error) {
+	for full := true; full; {
+		rows, err := a.r.cfg.DB.Query(ctx, selectMarked, lo, hi, disorder)
+		if err != nil {
+			return nil, err
+		}
+		n := 0
+		for ; rows.Next(); n++ {
+			if err = rows.Scan(&lo); err != nil {
+				break
+			}
+			if i := len(runs); i > 0 && runs[i-1].last == lo-1 {
+				runs[i-1].last = lo
+			} else {
+				runs = append(runs, run{lo, lo})
+			}
+		}
+		if err == nil {
+			err = rows.Err()
+		}
+		rows.Close()
+		if err != nil {
+			return nil, err
+		}
+		full = n == disorder
+	}
+	return runs, nil
+}
+
+// without takes single rows, in order, out of runs.
+func without(runs []run, rows []int64) (left []run) {
+	for _, n := range runs {
+		at, _ := slices.BinarySearch(rows, n.first)
+		for ; at < len(rows) && rows[at] <= n.last; at++ {
+			if rows[at] > n.first {
+				left = append(left, run{n.first, rows[at] - 1})
+			}
+			n.first = max(n.first, rows[at]+1)
+		}
+		if n.first <= n.last {
+			left = append(left, n)
+		}
+	}
+	return left
+}
+
+// rowOf gives the row that a message was made from, 0 if it does not tell.
+func rowOf(m *bus.Msg) int64 {
+	if m == nil {
+		return 0
+	}
+	row, err := strconv.ParseInt(m.Header[HeaderSequence], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return row
+}
+
+func seqsOf(from, last uint64) (seqs []uint64) {
+	for s := from; s <= last; s++ {
+		seqs = append(seqs, s)
+	}
+	return seqs
+}
+
+func within(spans []bus.Span, seq uint64) bool {
+	return slices.ContainsFunc(spans, func(s bus.Span) bool { return s.First <= seq && seq <= s.Last })
+}
+
+func formatSpans(spans []bus.Span) string {
+	var parts []string
+	for _, s := range spans {
+		if p := fmt.Sprintf("%d-%d", s.First, s.Last); !slices.Contains(parts, p) {
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func parseSpans(text string) (spans []bus.Span) {
+	for part := range strings.FieldsSeq(text) {
+		var s bus.Span
+		if _, err := fmt.Sscanf(part, "%d-%d", &s.First, &s.Last); err == nil {
+			spans = append(spans, s)
+		}
+	}
+	return spans
+}
