@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/failpoint"
 )
 
 // A Consumer is a durable reader of a stream: the broker remembers how far it
@@ -194,6 +195,8 @@ func (s *Subscription) drain(running jetstream.ConsumeContext) {
 
 // attach finds or makes the consumer and starts the flow; nil if that did not work.
 func (s *Subscription) attach(ctx context.Context) jetstream.ConsumeContext {
+	failpoint.Before("consumer.attach")
+	defer failpoint.After("consumer.attach")
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	ask, result := s.b.asking(ctx, s.cfg.Stream, s.cfg.Durable)

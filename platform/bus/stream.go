@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/failpoint"
 )
 
 // A Stream keeps the events of one service. The zero value of every field but
@@ -55,6 +56,8 @@ func (b *Bus) EnsureStream(ctx context.Context, s Stream) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Before("stream.ensure")
+	defer failpoint.After("stream.ensure")
 	return b.keeper.ensure(ctx, cfg)
 }
 

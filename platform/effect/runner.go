@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/waybill-dev/waybill/platform/failpoint"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 )
 
@@ -209,6 +210,8 @@ func (r *Runner) scanLoop() {
 
 // scan takes the calls that the condition on one time names, page by page.
 func (r *Runner) scan(condition string, arg time.Time) {
+	failpoint.Before("call.scan")
+	defer failpoint.After("call.scan")
 	last := ""
 	for {
 		calls, err := r.page(condition, arg, last)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/failpoint"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 )
 
@@ -238,6 +239,8 @@ func (r *Relay) run(ctx context.Context) {
 // take publishes events that came from memory, if this relay leads and is not
 // working through a backlog, which must go first.
 func (r *Relay) take(events []*Event) {
+	failpoint.Before("relay.take")
+	defer failpoint.After("relay.take")
 	if !r.leads() {
 		_ = r.cfg.Bus.Notify(r.topic, nil) // best effort: the leader also looks by itself
 		return
@@ -287,6 +290,8 @@ func (r *Relay) send(e *Event) {
 
 func (r *Relay) publish(e *Event) {
 	r.inFlight++
+	failpoint.Before("relay.publish")
+	defer failpoint.After("relay.publish")
 	r.cfg.Bus.PublishAsync(r.stream, e.message(), func(seq uint64, err error) {
 		r.acks <- ack{e, seq, err}
 	})
@@ -307,6 +312,8 @@ func (r *Relay) drainAcks() {
 // After a refusal the rest of the aggregate is dropped from memory: the scan
 // will read all of it again, in order.
 func (r *Relay) settle(a ack) {
+	failpoint.Before("relay.settle")
+	defer failpoint.After("relay.settle")
 	r.inFlight--
 	id := a.event.AggregateID
 	queue := r.flying[id][1:]
@@ -358,6 +365,7 @@ func (r *Relay) flush(ctx context.Context) {
 		i = j + 1
 	}
 	r.saveTail(&b)
+	failpoint.Before("relay.mark")
 	tx, err := r.cfg.DB.Begin(ctx)
 	if err == nil {
 		err = tx.Commit(ctx, &b)
@@ -368,6 +376,7 @@ func (r *Relay) flush(ctx context.Context) {
 		r.cfg.Log.Warn("published events not marked yet", "service", r.cfg.Service, "events", len(r.marked), "error", err)
 		return
 	}
+	failpoint.After("relay.mark")
 	for _, m := range r.marked {
 		delete(r.taken, m.row)
 		r.recent[0][m.row] = true
@@ -398,7 +407,9 @@ func (r *Relay) scan(ctx context.Context, age time.Duration) {
 		return
 	}
 	for {
+		failpoint.Before("relay.scan")
 		events, err := r.pending(ctx, r.cursor)
+		failpoint.After("relay.scan")
 		if err != nil {
 			r.behind = true
 			r.notUntil = r.cfg.Now().Add(scanEvery)
@@ -471,7 +482,9 @@ func (r *Relay) renew(ctx context.Context) {
 	if r.leader.IsZero() && r.cfg.DB.Dialect() == sqldb.SQLite {
 		dead = now.Add(leaseTTL) // the file is ours alone, so whoever holds the lease at our start is dead
 	}
+	failpoint.Before("relay.lease")
 	n, err := r.cfg.DB.Exec(ctx, takeLease, r.cfg.Owner, now.Add(leaseTTL), dead)
+	failpoint.After("relay.lease")
 	switch {
 	case err != nil:
 		r.cfg.Log.Warn("outbox lease not renewed", "service", r.cfg.Service, "error", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/effect"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/failpoint"
 	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 )
@@ -64,10 +65,12 @@ func (it *item) from() string {
 // stored; else each item has its own outcome in err and retry.
 func (r *Reactor) run(ctx context.Context, items []*item) error {
 	now := r.cfg.Now().UTC().Truncate(time.Microsecond)
+	failpoint.Before("batch.begin")
 	tx, err := r.cfg.DB.Begin(ctx)
 	if err != nil {
 		return err
 	}
+	failpoint.After("batch.begin")
 	committed := false
 	defer func() {
 		if !committed {
@@ -77,9 +80,11 @@ func (r *Reactor) run(ctx context.Context, items []*item) error {
 
 	set := workingSet{}
 	f := r.fetch(items, set, now)
+	failpoint.Before("batch.load")
 	if err := load(ctx, tx, f, set, now); err != nil {
 		return err
 	}
+	failpoint.After("batch.load")
 	for {
 		refs := r.missing(items, set, now)
 		if len(refs) == 0 {
@@ -90,12 +95,16 @@ func (r *Reactor) run(ctx context.Context, items []*item) error {
 		}
 	}
 	w := r.steps(items, f, set, now)
+	failpoint.Before("batch.commit")
 	if err := save(ctx, tx, w, set, now); err != nil {
 		return err
 	}
 	committed = true
+	failpoint.After("batch.commit")
 
+	failpoint.Before("batch.offer")
 	r.offer(w.events, w.calls)
+	failpoint.After("batch.offer")
 	for _, fn := range w.after {
 		fn()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/effect"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/failpoint"
 	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/inbox"
 	"github.com/waybill-dev/waybill/platform/outbox"
@@ -41,12 +42,16 @@ func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err 
 			err = &effect.Hopeless{Err: err}
 		}
 	}()
+	failpoint.Before("call.perform")
+	defer failpoint.After("call.perform")
 	return p.perform(ctx, c)
 }
 
 // fold gives a call's result to its step and waits until it is stored.
 func (r *Reactor) fold(ctx context.Context, c *effect.Call, result any) error {
+	failpoint.Before("call.fold")
 	err := r.await(ctx, r.folding(c, result))
+	failpoint.After("call.fold")
 	switch errs.KindOf(err) {
 	case errs.Unavailable, errs.Aborted, errs.DeadlineExceeded, errs.Canceled:
 		return err
@@ -113,7 +118,9 @@ func (r *Reactor) sweep(ctx context.Context, s Sweep) {
 
 func (r *Reactor) sweepOnce(ctx context.Context, s Sweep) {
 	for {
+		failpoint.Before("sweep.due")
 		ids, err := s.Due(ctx, r.cfg.Now(), sweepPage)
+		failpoint.After("sweep.due")
 		if err != nil {
 			if ctx.Err() == nil {
 				r.cfg.Log.Warn("sweep failed, will try again", "service", r.machine.name, "sweep", s.Name, "error", err)

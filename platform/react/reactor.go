@@ -22,6 +22,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/effect"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/failpoint"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 )
@@ -217,6 +218,8 @@ func (r *Reactor) subjects() map[string][]string {
 func (r *Reactor) Stop(ctx context.Context) error {
 	var errAll error
 	r.stop.Do(func() {
+		failpoint.Before("service.stop")
+		defer failpoint.After("service.stop")
 		close(r.quit)
 		r.timer.Wait()
 		for _, s := range r.subs {
@@ -301,6 +304,8 @@ func (r *Reactor) queueUp(ctx context.Context, it *item) error {
 
 // receive is called by the bus for each delivery.
 func (r *Reactor) receive(d *bus.Delivery) {
+	failpoint.Before("event.receive")
+	defer failpoint.After("event.receive")
 	m, err := decode(d)
 	it := &item{message: m, delivery: d, bad: err, trace: m.Trace, hops: m.Hops + 1}
 	if err == nil {
@@ -331,13 +336,17 @@ func (r *Reactor) finish(it *item) {
 		it.done(it.err)
 	}
 	if it.replied != nil {
+		failpoint.Before("command.answer")
 		it.replied <- it.err
+		failpoint.After("command.answer")
 		return
 	}
 	var err error
 	switch {
 	case it.err == nil:
+		failpoint.Before("event.ack")
 		err = it.delivery.Ack()
+		failpoint.After("event.ack")
 	case it.retry:
 		err = it.delivery.Nak(backoff(it.delivery.Deliveries))
 	default:
