@@ -248,3 +248,13 @@ func TestNoSequenceOfMessagesBreaksAnOrder(t *testing.T) {
 		}
 	}
 }
+
+// The customer cancels while the money is being taken. All of it is undone, and the
+// word that it was taken comes after the word that it is undone.
+func TestACaptureThatItsUndoingOvertookIsNoAlarm(t *testing.T) {
+	o, _ := play(t, DefaultDeadlines().New(noon), inputs(StockHeld, PaymentAuthorized, CancelRequested, ShipmentCancelled, PaymentReversed, StockReleased)...)
+	next, out, err := DefaultDeadlines().Apply("o", o, Input{Message: PaymentCaptured, PaymentID: "p"}, noon)
+	if err != nil || out.Action != Note || next.Status != Cancelled {
+		t.Errorf("it is a matter of %s, and the order %s: %v", out.Action, StatusName(next.Status), err)
+	}
+}

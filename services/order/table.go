@@ -128,7 +128,7 @@ var rules = [numMessages]row{
 	PaymentCaptured: {
 		Placed: to(Captured), Held: to(Captured), Authorized: to(Captured), Committed: to(Captured), Captured: ignore,
 		Scheduled: note, Dispatched: note, Delivered: note, Returning: note, Returned: note,
-		Rejected: alarm, Cancelling: note, Cancelled: alarm,
+		Rejected: alarm, Cancelling: note, Cancelled: note, // captured and paid back, and overtaken by both
 	},
 	PaymentCaptureFailed: {
 		Placed: to(Cancelling), Held: to(Cancelling), Authorized: to(Cancelling), Committed: to(Cancelling), Captured: alarm,
