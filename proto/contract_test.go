@@ -14,6 +14,7 @@ import (
 
 	"github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 	"github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
+	"github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"
 	"github.com/waybill-dev/waybill/proto/gen/go/waybill/options/v1"
 	"github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	"github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
@@ -35,6 +36,7 @@ func services() []protoreflect.ServiceDescriptor {
 	for _, file := range []protoreflect.FileDescriptor{
 		authv1.File_waybill_auth_v1_auth_service_proto,
 		userv1.File_waybill_user_v1_user_service_proto,
+		opsv1.File_waybill_ops_v1_ops_service_proto,
 		inventoryv1.File_waybill_inventory_v1_inventory_service_proto,
 		orderv1.File_waybill_order_v1_order_service_proto,
 		paymentv1.File_waybill_payment_v1_payment_service_proto,

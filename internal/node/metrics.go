@@ -41,7 +41,29 @@ func (n *Node) observe() error {
 			return err
 		}
 	}
-	return nil
+	return n.observeDeadLetters(m)
+}
+
+// observeDeadLetters registers how long the oldest dead letter has been waiting.
+func (n *Node) observeDeadLetters(m metric.Meter) error {
+	_, err := m.Float64ObservableGauge("waybill.dead_letters.age", metric.WithDescription("age of the oldest message that was given up, 0 without any"), metric.WithUnit("s"),
+		metric.WithFloat64Callback(func(ctx context.Context, o metric.Float64Observer) error {
+			ctx, cancel := context.WithTimeout(ctx, countTimeout)
+			defer cancel()
+			for service, db := range n.dbs {
+				var oldest *time.Time
+				if db.QueryRow(ctx, `SELECT min(COALESCE(first_at, created_at)) FROM dead_letters`).Scan(&oldest) != nil {
+					continue // a database that is away has no age
+				}
+				age := 0.0
+				if oldest != nil {
+					age = max(0, time.Since(*oldest).Seconds())
+				}
+				o.Observe(age, metric.WithAttributes(attribute.String("service", service)))
+			}
+			return nil
+		}))
+	return err
 }
 
 // observeBus registers the counts of the event bus.

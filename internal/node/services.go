@@ -17,6 +17,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
+	opsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
@@ -51,7 +52,8 @@ func (n *Node) service(ctx context.Context, name string, env *app.Env) (*app.Uni
 	return nil, fmt.Errorf("there is no service %q", name)
 }
 
-// contracts gives the full name of every service that people may call.
+// contracts gives the full name of every service that people may call, without the
+// one for operators, which every process has.
 func contracts() map[string]string {
 	return map[string]string{
 		"auth":      authv1.AuthService_ServiceDesc.ServiceName,
@@ -91,6 +93,7 @@ func (n *Node) gateway() (*app.Unit, error) {
 		}
 		services = append(services, gateway.Service{Name: contracts()[name], Conn: conn})
 	}
+	services = append(services, gateway.Service{Name: opsv1.OperationsService_ServiceDesc.ServiceName, Conn: n.server.Conn()})
 	g, err := gateway.New(gateway.Config{
 		Services:    services,
 		CORSOrigins: n.cfg.REST.CORSOrigins, ProxyHops: n.cfg.REST.ProxyHops, AccessLog: n.cfg.REST.AccessLog,

@@ -222,17 +222,18 @@ func (l *DeadLetters) Redrive(ctx context.Context, by string, req *opsv1.Redrive
 		rate = defaultRate
 	}
 	return Do(ctx, l.r, func(*View) []Ref { return nil }, func(v *View) (*opsv1.RedriveDeadLettersResponse, error) {
-		at := v.now
+		at, ids := v.now, make([]string, 0, len(wanted))
 		for i, d := range wanted {
 			at = v.now.Add(time.Duration(i) * time.Second / time.Duration(rate))
 			v.execs = append(v.execs, exec{`UPDATE dead_letters SET redrive_at = ?, redrive_by = ?, redrive_reason = ? WHERE dead_letter_id = ? AND redrive_at IS NULL`,
 				[]any{at, by, req.GetReason(), d.id}})
+			ids = append(ids, d.id)
 			_, row, log := l.r.act(d, opsv1.DeadLetterDeed_DEAD_LETTER_DEED_REDRIVE_REQUESTED, by, req.GetReason(), "", v.now)
 			v.rows = append(v.rows, row)
 			v.Committed(log)
 		}
-		if resp.Scheduled = int32(len(wanted)); len(wanted) > 0 {
-			resp.LastRedriveTime = timestamppb.New(at)
+		if resp.Scheduled, resp.DeadLetterIds = int32(len(ids)), ids; len(ids) > 0 {
+			resp.FirstRedriveTime, resp.LastRedriveTime = timestamppb.New(v.now), timestamppb.New(at)
 		}
 		v.Committed(l.nudge)
 		return resp, nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/rpc"
+	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1" // its methods are in the table
 )
 
 var update = flag.Bool("update", false, "write testdata/access.txt anew")

@@ -410,6 +410,9 @@ func restOf(m protoreflect.MethodDescriptor) (verb, path string, ok bool) {
 			in.Set(f, protoreflect.ValueOfString("0190aaaa-0000-7000-8000-000000000001"))
 		}
 	}
+	if f := m.Input().Fields().ByName("service"); f != nil && f.Kind() == protoreflect.StringKind {
+		in.Set(f, protoreflect.ValueOfString("order"))
+	}
 	verb, path, _, _, err := asREST("/"+string(m.Parent().FullName())+"/"+string(m.Name()), in)
 	path, _, _ = strings.Cut(path, "?")
 	return verb, path, err == nil

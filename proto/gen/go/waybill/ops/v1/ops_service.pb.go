@@ -325,10 +325,14 @@ type RedriveDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many will be tried again.
 	Scheduled int32 `protobuf:"varint,1,opt,name=scheduled,proto3" json:"scheduled,omitempty"`
-	// When the last of them will be tried. Absent when there is none.
-	LastRedriveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_redrive_time,json=lastRedriveTime,proto3" json:"last_redrive_time,omitempty"`
+	// Which.
+	DeadLetterIds []string `protobuf:"bytes,2,rep,name=dead_letter_ids,json=deadLetterIds,proto3" json:"dead_letter_ids,omitempty"`
+	// When the first of them will be tried. Absent when there is none.
+	FirstRedriveTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=first_redrive_time,json=firstRedriveTime,proto3" json:"first_redrive_time,omitempty"`
+	// When the last of them will be tried.
+	LastRedriveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_redrive_time,json=lastRedriveTime,proto3" json:"last_redrive_time,omitempty"`
 	// There are more than `limit`: ask again for the others, with a new request_id.
-	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -368,6 +372,20 @@ func (x *RedriveDeadLettersResponse) GetScheduled() int32 {
 		return x.Scheduled
 	}
 	return 0
+}
+
+func (x *RedriveDeadLettersResponse) GetDeadLetterIds() []string {
+	if x != nil {
+		return x.DeadLetterIds
+	}
+	return nil
+}
+
+func (x *RedriveDeadLettersResponse) GetFirstRedriveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstRedriveTime
+	}
+	return nil
 }
 
 func (x *RedriveDeadLettersResponse) GetLastRedriveTime() *timestamppb.Timestamp {
@@ -625,11 +643,13 @@ const file_waybill_ops_v1_ops_service_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x05limit\x12\x1e\n" +
 	"\x04rate\x18\x06 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x04rate\x12&\n" +
-	"\x06reason\x18\a \x01(\tB\x0e\xbaH\vr\t\x80\xf5\x18\x01\x10\x00\x18\xf4\x03R\x06reason\"\x96\x01\n" +
+	"\x06reason\x18\a \x01(\tB\x0e\xbaH\vr\t\x80\xf5\x18\x01\x10\x00\x18\xf4\x03R\x06reason\"\x88\x02\n" +
 	"\x1aRedriveDeadLettersResponse\x12\x1c\n" +
-	"\tscheduled\x18\x01 \x01(\x05R\tscheduled\x12F\n" +
-	"\x11last_redrive_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRedriveTime\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xd6\x01\n" +
+	"\tscheduled\x18\x01 \x01(\x05R\tscheduled\x12&\n" +
+	"\x0fdead_letter_ids\x18\x02 \x03(\tR\rdeadLetterIds\x12H\n" +
+	"\x12first_redrive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstRedriveTime\x12F\n" +
+	"\x11last_redrive_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRedriveTime\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\xd6\x01\n" +
 	"\x18DiscardDeadLetterRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf0\xf4\x18\x01R\trequestId\x127\n" +
@@ -681,23 +701,24 @@ var file_waybill_ops_v1_ops_service_proto_goTypes = []any{
 }
 var file_waybill_ops_v1_ops_service_proto_depIdxs = []int32{
 	8,  // 0: waybill.ops.v1.ListDeadLettersResponse.dead_letters:type_name -> waybill.ops.v1.DeadLetter
-	9,  // 1: waybill.ops.v1.RedriveDeadLettersResponse.last_redrive_time:type_name -> google.protobuf.Timestamp
-	10, // 2: waybill.ops.v1.ListDeadLetterActionsResponse.actions:type_name -> waybill.ops.v1.DeadLetterAction
-	0,  // 3: waybill.ops.v1.OperationsService.ListDeadLetters:input_type -> waybill.ops.v1.ListDeadLettersRequest
-	2,  // 4: waybill.ops.v1.OperationsService.GetDeadLetter:input_type -> waybill.ops.v1.GetDeadLetterRequest
-	3,  // 5: waybill.ops.v1.OperationsService.RedriveDeadLetters:input_type -> waybill.ops.v1.RedriveDeadLettersRequest
-	5,  // 6: waybill.ops.v1.OperationsService.DiscardDeadLetter:input_type -> waybill.ops.v1.DiscardDeadLetterRequest
-	6,  // 7: waybill.ops.v1.OperationsService.ListDeadLetterActions:input_type -> waybill.ops.v1.ListDeadLetterActionsRequest
-	1,  // 8: waybill.ops.v1.OperationsService.ListDeadLetters:output_type -> waybill.ops.v1.ListDeadLettersResponse
-	8,  // 9: waybill.ops.v1.OperationsService.GetDeadLetter:output_type -> waybill.ops.v1.DeadLetter
-	4,  // 10: waybill.ops.v1.OperationsService.RedriveDeadLetters:output_type -> waybill.ops.v1.RedriveDeadLettersResponse
-	10, // 11: waybill.ops.v1.OperationsService.DiscardDeadLetter:output_type -> waybill.ops.v1.DeadLetterAction
-	7,  // 12: waybill.ops.v1.OperationsService.ListDeadLetterActions:output_type -> waybill.ops.v1.ListDeadLetterActionsResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	9,  // 1: waybill.ops.v1.RedriveDeadLettersResponse.first_redrive_time:type_name -> google.protobuf.Timestamp
+	9,  // 2: waybill.ops.v1.RedriveDeadLettersResponse.last_redrive_time:type_name -> google.protobuf.Timestamp
+	10, // 3: waybill.ops.v1.ListDeadLetterActionsResponse.actions:type_name -> waybill.ops.v1.DeadLetterAction
+	0,  // 4: waybill.ops.v1.OperationsService.ListDeadLetters:input_type -> waybill.ops.v1.ListDeadLettersRequest
+	2,  // 5: waybill.ops.v1.OperationsService.GetDeadLetter:input_type -> waybill.ops.v1.GetDeadLetterRequest
+	3,  // 6: waybill.ops.v1.OperationsService.RedriveDeadLetters:input_type -> waybill.ops.v1.RedriveDeadLettersRequest
+	5,  // 7: waybill.ops.v1.OperationsService.DiscardDeadLetter:input_type -> waybill.ops.v1.DiscardDeadLetterRequest
+	6,  // 8: waybill.ops.v1.OperationsService.ListDeadLetterActions:input_type -> waybill.ops.v1.ListDeadLetterActionsRequest
+	1,  // 9: waybill.ops.v1.OperationsService.ListDeadLetters:output_type -> waybill.ops.v1.ListDeadLettersResponse
+	8,  // 10: waybill.ops.v1.OperationsService.GetDeadLetter:output_type -> waybill.ops.v1.DeadLetter
+	4,  // 11: waybill.ops.v1.OperationsService.RedriveDeadLetters:output_type -> waybill.ops.v1.RedriveDeadLettersResponse
+	10, // 12: waybill.ops.v1.OperationsService.DiscardDeadLetter:output_type -> waybill.ops.v1.DeadLetterAction
+	7,  // 13: waybill.ops.v1.OperationsService.ListDeadLetterActions:output_type -> waybill.ops.v1.ListDeadLetterActionsResponse
+	9,  // [9:14] is the sub-list for method output_type
+	4,  // [4:9] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_waybill_ops_v1_ops_service_proto_init() }
