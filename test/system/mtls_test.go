@@ -70,10 +70,11 @@ func openRealm(t *testing.T, sp split, kind string, age time.Duration) *realm {
 		}
 		list = append(list, &process{cfg: cfg})
 	}
+	conn := inTheClear(t, public) // is closed after the world, whose books are read through it
 	r.world, err = begin(list)
 	must(t, err)
+	r.addr, r.conn = public, conn
 	t.Cleanup(func() { must(t, r.finish()) })
-	r.addr, r.conn = public, inTheClear(t, public)
 	r.admin, err = r.logIn(adminEmail, secret("admin-password"))
 	must(t, err)
 	return r
