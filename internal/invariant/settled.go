@@ -77,7 +77,8 @@ func Parcel(s order.Status, p shipping.Shipment) string {
 	default:
 		return ""
 	}
-	if slices.Contains(good, p.State) && !(s == order.Cancelled && p.State == shipping.Lost && p.LostLate) {
+	late := s == order.Cancelled && p.State == shipping.Lost && p.LostLate
+	if slices.Contains(good, p.State) && !late {
 		return ""
 	}
 	return fmt.Sprintf("its parcel is %s", p.State)

@@ -126,10 +126,10 @@ func (d *Driver) Command(fn func()) {
 	}
 }
 
-// Run does what is queued, a batch of at most max items, in the order of the
+// Run does what is queued, a batch of at most so many items, in the order of the
 // queue. Whoever asked for them is told before it returns.
-func (d *Driver) Run(max int) {
-	n := min(len(d.queue), max, d.r.cfg.MaxBatch)
+func (d *Driver) Run(most int) {
+	n := min(len(d.queue), most, d.r.cfg.MaxBatch)
 	if n == 0 {
 		return
 	}

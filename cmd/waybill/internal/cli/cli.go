@@ -70,11 +70,11 @@ whatever fails is undone. All of it runs in one process, or in any split.
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "use", Title: "Use a running Waybill:"})
-	for _, c := range []*cobra.Command{newServe(), newDemo(), newLoad(), newMigrate(), newCerts(), newCheck()} {
+	for _, c := range []*cobra.Command{newServe(), newDemo(), newLoad(), newMigrate(), newCerts(), newCheck(), newSim()} {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newLogin(), newProduct(), newOrder(), newDLQ(), newHealth()} {
+	for _, c := range []*cobra.Command{newLogin(), newProduct(), newOrder(), newHealth()} {
 		c.GroupID = "use"
 		root.AddCommand(c)
 	}
