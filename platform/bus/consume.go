@@ -43,6 +43,7 @@ type Subscription struct {
 	dropping  atomic.Bool // what is buffered is not to be handled any more
 	handling  atomic.Bool
 	attached  atomic.Bool
+	begun     atomic.Bool
 	refused   atomic.Pointer[error]
 	delivered atomic.Uint64
 
@@ -77,7 +78,9 @@ func (b *Bus) Consume(ctx context.Context, c Consumer, handle func(*Delivery)) (
 
 	var running jetstream.ConsumeContext
 	if b.conn.IsConnected() {
+		failpoint.Before("consumer.attach")
 		running = s.attach(ctx)
+		failpoint.After("consumer.attach")
 	}
 	go s.run(running)
 	return s, nil
@@ -195,13 +198,17 @@ func (s *Subscription) drain(running jetstream.ConsumeContext) {
 
 // attach finds or makes the consumer and starts the flow; nil if that did not work.
 func (s *Subscription) attach(ctx context.Context) jetstream.ConsumeContext {
-	failpoint.Before("consumer.attach")
-	defer failpoint.After("consumer.attach")
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	ask, result := s.b.asking(ctx, s.cfg.Stream, s.cfg.Durable)
 	consumer, err := s.b.putConsumer(ask, s.cfg.Stream, s.config)
 	err = result(err)
+	if err == nil && s.b.Embedded() && !s.begun.Swap(true) && consumer.CachedInfo().NumAckPending > 0 {
+		// The broker died with whoever had these deliveries: they need not run out of time.
+		if _, failed := s.b.js.ResetConsumer(ctx, s.cfg.Stream, s.cfg.Durable); failed != nil {
+			s.b.log.Debug("deliveries of a former process come again when their time is over", "consumer", s.cfg.Durable, "error", failed)
+		}
+	}
 	var running jetstream.ConsumeContext
 	if err == nil {
 		running, err = consumer.Consume(s.deliver,

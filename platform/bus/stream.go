@@ -57,8 +57,9 @@ func (b *Bus) EnsureStream(ctx context.Context, s Stream) error {
 		return err
 	}
 	failpoint.Before("stream.ensure")
-	defer failpoint.After("stream.ensure")
-	return b.keeper.ensure(ctx, cfg)
+	err = b.keeper.ensure(ctx, cfg)
+	failpoint.After("stream.ensure")
+	return err
 }
 
 // StreamInfo asks the broker about a stream. Errors are NotFound if there is no

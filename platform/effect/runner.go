@@ -211,7 +211,6 @@ func (r *Runner) scanLoop() {
 // scan takes the calls that the condition on one time names, page by page.
 func (r *Runner) scan(condition string, arg time.Time) {
 	failpoint.Before("call.scan")
-	defer failpoint.After("call.scan")
 	last := ""
 	for {
 		calls, err := r.page(condition, arg, last)
@@ -225,6 +224,7 @@ func (r *Runner) scan(condition string, arg time.Time) {
 			return
 		}
 		r.Offer(calls)
+		failpoint.After("call.scan")
 		if len(calls) < scanPage {
 			return
 		}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/errs"
-	"github.com/waybill-dev/waybill/platform/failpoint"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 )
 
@@ -207,8 +206,6 @@ const upsertTail = `
 // answered has what the stream lost published again. Consumers drop what they
 // have seen.
 func (r *Relay) answered(ctx context.Context, f finding) {
-	failpoint.Before("relay.look")
-	defer failpoint.After("relay.look")
 	t := &r.tail
 	t.asking, t.next = false, r.cfg.Now().Add(scanEvery) // if a database or the broker is away
 	if f.err != nil {

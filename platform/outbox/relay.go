@@ -214,7 +214,9 @@ func (r *Relay) run(ctx context.Context) {
 			mark = nil
 			r.flush(ctx)
 		case f := <-r.tail.answers:
+			failpoint.Before("relay.look")
 			r.answered(ctx, f)
+			failpoint.After("relay.look")
 		case <-r.wake:
 			r.behind = true
 		case <-tick.C:
@@ -240,7 +242,6 @@ func (r *Relay) run(ctx context.Context) {
 // working through a backlog, which must go first.
 func (r *Relay) take(events []*Event) {
 	failpoint.Before("relay.take")
-	defer failpoint.After("relay.take")
 	if !r.leads() {
 		_ = r.cfg.Bus.Notify(r.topic, nil) // best effort: the leader also looks by itself
 		return
@@ -263,6 +264,7 @@ func (r *Relay) take(events []*Event) {
 		}
 		r.send(e)
 	}
+	failpoint.After("relay.take")
 }
 
 // overtakes tells whether an event that came from memory is not the next of its
@@ -291,10 +293,10 @@ func (r *Relay) send(e *Event) {
 func (r *Relay) publish(e *Event) {
 	r.inFlight++
 	failpoint.Before("relay.publish")
-	defer failpoint.After("relay.publish")
 	r.cfg.Bus.PublishAsync(r.stream, e.message(), func(seq uint64, err error) {
 		r.acks <- ack{e, seq, err}
 	})
+	failpoint.After("relay.publish")
 }
 
 func (r *Relay) drainAcks() {
@@ -313,7 +315,6 @@ func (r *Relay) drainAcks() {
 // will read all of it again, in order.
 func (r *Relay) settle(a ack) {
 	failpoint.Before("relay.settle")
-	defer failpoint.After("relay.settle")
 	r.inFlight--
 	id := a.event.AggregateID
 	queue := r.flying[id][1:]
@@ -335,6 +336,7 @@ func (r *Relay) settle(a ack) {
 	r.pause = 0
 	r.tail.acknowledged(mark{a.seq, a.event.Seq})
 	r.marked = append(r.marked, mark{a.seq, a.event.Seq})
+	failpoint.After("relay.settle")
 	if len(queue) == 0 {
 		delete(r.flying, id)
 		return

@@ -43,8 +43,9 @@ func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err 
 		}
 	}()
 	failpoint.Before("call.perform")
-	defer failpoint.After("call.perform")
-	return p.perform(ctx, c)
+	result, err = p.perform(ctx, c)
+	failpoint.After("call.perform")
+	return result, err
 }
 
 // fold gives a call's result to its step and waits until it is stored.

@@ -219,7 +219,6 @@ func (r *Reactor) Stop(ctx context.Context) error {
 	var errAll error
 	r.stop.Do(func() {
 		failpoint.Before("service.stop")
-		defer failpoint.After("service.stop")
 		close(r.quit)
 		r.timer.Wait()
 		for _, s := range r.subs {
@@ -239,6 +238,7 @@ func (r *Reactor) Stop(ctx context.Context) error {
 			errAll = errors.Join(errAll, fmt.Errorf("reactor of %s: %w", r.machine.name, ctx.Err()))
 		}
 		errAll = errors.Join(errAll, r.relay.Stop(ctx))
+		failpoint.After("service.stop")
 	})
 	return errAll
 }
@@ -305,7 +305,6 @@ func (r *Reactor) queueUp(ctx context.Context, it *item) error {
 // receive is called by the bus for each delivery.
 func (r *Reactor) receive(d *bus.Delivery) {
 	failpoint.Before("event.receive")
-	defer failpoint.After("event.receive")
 	m, err := decode(d)
 	it := &item{message: m, delivery: d, bad: err, trace: m.Trace, hops: m.Hops + 1}
 	if err == nil {
@@ -322,6 +321,7 @@ func (r *Reactor) receive(d *bus.Delivery) {
 		it.end(nil)
 		_ = d.Nak(time.Second) // for the next process; if this is lost, the wait runs out
 	}
+	failpoint.After("event.receive")
 }
 
 // finish tells whoever waits for the item how it ended.

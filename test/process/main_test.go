@@ -60,21 +60,31 @@ func binary(tb testing.TB) string {
 
 var (
 	buildDir atomic.Pointer[string]
-	build    = sync.OnceValues(func() (string, error) {
+	buildTo  = sync.OnceValues(func() (string, error) {
 		dir, err := os.MkdirTemp("", "waybill-process-")
-		if err != nil {
-			return "", err
+		if err == nil {
+			buildDir.Store(&dir)
 		}
-		buildDir.Store(&dir)
-		path := filepath.Join(dir, "waybill")
-		cmd := exec.Command("go", "build", "-o", path, "./cmd/waybill")
-		cmd.Dir = root()
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("go build: %w\n%s", err, out)
-		}
-		return path, nil
+		return dir, err
 	})
+	build        = sync.OnceValues(func() (string, error) { return buildWith("waybill") })
+	buildMortals = sync.OnceValues(func() (string, error) { return buildWith("waybill-failpoints", "-tags", "failpoints") })
 )
+
+// buildWith builds waybill with flags of go build.
+func buildWith(name string, flags ...string) (string, error) {
+	dir, err := buildTo()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	cmd := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), "./cmd/waybill")...)
+	cmd.Dir = root()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+}
 
 // environment gives what a child sees: nothing of this process's settings, a
 // home of its own, and extra.
@@ -153,8 +163,14 @@ func serve(t *testing.T, env []string, args ...string) *server {
 // launch starts a server and does not wait.
 func launch(t *testing.T, env []string, args ...string) *server {
 	t.Helper()
+	return launchFrom(t, binary(t), env, args...)
+}
+
+// launchFrom starts a server from a certain binary.
+func launchFrom(t *testing.T, path string, env []string, args ...string) *server {
+	t.Helper()
 	args = append([]string{"serve", "--http-addr=127.0.0.1:0", "--grpc-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}, args...)
-	cmd := exec.Command(binary(t), args...)
+	cmd := exec.Command(path, args...)
 	cmd.Env, cmd.Dir = env, t.TempDir()
 	if env == nil {
 		cmd.Env = environment(cmd.Dir, "WAYBILL_ADMIN_EMAIL="+adminEmail, "WAYBILL_ADMIN_PASSWORD="+adminPassword)
