@@ -27,6 +27,8 @@ spec:
   securityContext:
     {{- include "waybill.podSecurity" 65532 | nindent 4 }}
   {{- with $w.lifecycle }}
+  # The names in use are whole; otherwise each look-up asks for them under every search domain first.
+  dnsConfig: {options: [{name: ndots, value: "1"}]}
   terminationGracePeriodSeconds: {{ kindIs "invalid" .terminationGracePeriodSeconds | ternary (add .preStopSleepSeconds .drainSeconds .stopSeconds 5) .terminationGracePeriodSeconds | int }}
   {{- end }}
   {{- with $w.priorityClassName }}
