@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,6 +141,10 @@ type line struct {
 	lis   net.Listener
 	conns map[net.Conn]bool
 	busy  sync.WaitGroup
+
+	// strike, when set, sees everything that is said; what it gives true for is not
+	// passed on, and the connection is cut.
+	strike atomic.Pointer[func(answer bool, data []byte) bool]
 }
 
 // startLine makes a line to the database of a URL, in this process.
@@ -202,13 +207,29 @@ func (l *line) mend() {
 	})
 }
 
+// watched is one direction of a line.
+type watched struct {
+	io.Reader
+	line   *line
+	answer bool
+}
+
+// Read implements io.Reader.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if strike := w.line.strike.Load(); n > 0 && strike != nil && (*strike)(w.answer, p[:n]) {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
 func (l *line) join(near, far net.Conn) {
 	l.mu.Lock()
 	l.conns[near], l.conns[far] = true, true
 	l.mu.Unlock()
-	for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+	for i, way := range [][2]net.Conn{{near, far}, {far, near}} {
 		l.busy.Go(func() {
-			_, _ = io.Copy(way[0], way[1])
+			_, _ = io.Copy(way[0], &watched{way[1], l, i == 0})
 			_ = way[0].Close()
 			_ = way[1].Close()
 			l.mu.Lock()

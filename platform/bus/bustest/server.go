@@ -133,6 +133,14 @@ func (s *Server) Dir() string { return s.dir }
 // it, from its next Start on.
 func (s *Server) SyncAlways() { s.sync = "always" }
 
+// Signal sends the running broker a signal, as to make it stand still.
+func (s *Server) Signal(sig os.Signal) {
+	s.tb.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
 // URL is where the broker listens, or did or will if it is not running.
 func (s *Server) URL() string { return "nats://127.0.0.1:" + strconv.Itoa(s.port) }
 
