@@ -71,6 +71,13 @@ RACE = $(shell if command -v gcc >/dev/null || command -v clang >/dev/null || [ 
 test: ## Test everything; needs only Go, uses Postgres when there is one, requires it when CI=true
 	@for m in $(MODULES); do (cd $$m && go test $(RACE) -timeout 20m ./...) || exit 1; done
 
+# Worlds that prove runs.
+SEEDS ?= 2000
+
+.PHONY: prove
+prove: ## Prove that nothing is lost and nothing happens twice: thousands of simulated worlds (minutes)
+	@WAYBILL_SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 30m -v ./test/sim
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check formatting, linters, module files and that each module builds by itself
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' ':!proto/gen')); if [ -n "$$unformatted" ]; then printf 'not formatted, run gofmt -w:\n%s\n' "$$unformatted"; exit 1; fi

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/services/inventory"
@@ -122,7 +123,12 @@ func (c *check) waybills() {
 			continue
 		}
 		from := order.Status(0)
+		heard := map[string]bool{}
 		for i, e := range o.Waybill {
+			if id := e.GetEventId(); id != "" && heard[id] {
+				c.say("handled twice", o.ID, "has event %s (%s) twice on its waybill", id, e.GetEvent())
+			}
+			heard[e.GetEventId()] = true
 			if e.GetSequence() != int64(i)+1 || i > 0 && e.GetFromStatus() != from {
 				c.say("waybill", o.ID, "has an entry %d out of order: %s from %s", i+1, e.GetEvent(), order.StatusName(e.GetFromStatus()))
 			}
@@ -132,6 +138,17 @@ func (c *check) waybills() {
 			c.say("waybill", o.ID, "is %s, its waybill ends with %s", order.StatusName(o.Status), order.StatusName(from))
 		}
 	}
+}
+
+// Overdue gives the orders whose deadline had passed at a moment, and nobody saw it.
+func (b *Books) Overdue(at time.Time) []Violation {
+	c := &check{Books: b}
+	for _, o := range b.Orders {
+		if !o.Deadline.IsZero() && o.Deadline.Before(at) {
+			c.say("overdue", o.ID, "is still %s, which it should have left by %s", order.StatusName(o.Status), o.Deadline.Format(time.TimeOnly))
+		}
+	}
+	return c.sorted()
 }
 
 // stock: movements make what is on hand, live holds what is held, and what an order

@@ -27,6 +27,8 @@ type bank struct {
 	done map[string]payment.Answer // by key
 	log  map[string][]operation    // by order
 	told map[string]bool           // keys whose outcome a call has answered
+
+	leaves, comesBack time.Time // in some worlds nobody is there for minutes
 }
 
 // operation is one movement of money.
@@ -41,7 +43,21 @@ var _ payment.Provider = (*bank)(nil)
 var errNoAnswer = errors.New("no answer")
 
 func newBank(w *world) *bank {
-	return &bank{w: w, done: map[string]payment.Answer{}, log: map[string][]operation{}, told: map[string]bool{}}
+	b := &bank{w: w, done: map[string]payment.Answer{}, log: map[string][]operation{}, told: map[string]bool{}}
+	if w.rates.provider && w.plan.IntN(3) == 0 {
+		b.leaves = epoch.Add(time.Duration(w.plan.Int64N(int64(arrival))))
+		b.comesBack = b.leaves.Add(3*time.Minute + time.Duration(w.plan.Int64N(int64(3*time.Minute))))
+	}
+	return b
+}
+
+// away tells whether nobody is there.
+func (b *bank) away() bool {
+	if b.w.healed || b.w.now.Before(b.leaves) || !b.w.now.Before(b.comesBack) {
+		return false
+	}
+	b.w.count("provider was away")
+	return true
 }
 
 // Execute implements payment.Provider.
@@ -59,6 +75,8 @@ func (b *bank) Execute(_ context.Context, r payment.Request) (payment.Answer, er
 	}
 	switch x := w.fate.Float64(); {
 	case w.healed:
+	case b.away():
+		return payment.Answer{}, errNoAnswer
 	case x < .10:
 		w.count("provider did it and did not say so")
 		b.do(r)
@@ -91,7 +109,7 @@ func (b *bank) Execute(_ context.Context, r payment.Request) (payment.Answer, er
 func (b *bank) Query(_ context.Context, r payment.Request) (payment.Answer, error) {
 	w := b.w
 	w.lasts = w.between(30*time.Millisecond, 400*time.Millisecond)
-	if w.rates.provider && w.chance(.15) {
+	if w.rates.provider && (b.away() || w.chance(.15)) {
 		return payment.Answer{}, errNoAnswer
 	}
 	a, ok := b.done[r.Key]

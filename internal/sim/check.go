@@ -16,6 +16,7 @@ import (
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 	shippingv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1"
 	"github.com/waybill-dev/waybill/services/order"
+	"github.com/waybill-dev/waybill/services/order/orderd"
 )
 
 // build makes what is in the world.
@@ -52,6 +53,20 @@ func (w *world) build() error {
 // maxBatch gives how many messages a process takes into one transaction.
 func (w *world) maxBatch() int { return []int{1, 3, 16, 512}[w.seed%4] }
 
+// holdTTL gives how long stock is held; in some worlds hardly long enough.
+func (w *world) holdTTL() time.Duration {
+	return []time.Duration{15 * time.Minute, 15 * time.Minute, 90 * time.Second, 20 * time.Second}[w.seed/4%4]
+}
+
+// deadlines gives how long an order may stay in a status; in some worlds not long.
+func (w *world) deadlines() orderd.DeadlineConfig {
+	d := orderd.DefaultConfig().Deadline
+	if w.seed/2%4 == 1 {
+		d.Placed, d.Held, d.Authorized, d.Committed, d.Captured = time.Minute, 90*time.Second, time.Minute, 90*time.Second, 90*time.Second
+	}
+	return d
+}
+
 // books reads the books of all services.
 func (w *world) books() (*invariant.Books, error) {
 	return invariant.Read(context.Background(), func(s string) *sqldb.DB { return w.service(s).mem.Open() })
@@ -64,6 +79,9 @@ func (w *world) check() error {
 		return err
 	}
 	for _, v := range b.Always() {
+		w.wrong(v)
+	}
+	for _, v := range b.Overdue(w.now.Add(-2*w.rates.skew - overdue)) {
 		w.wrong(v)
 	}
 	return nil
@@ -242,7 +260,7 @@ func (w *world) witness(s *service, e *outbox.Event) {
 			w.violated("expired stock sold", e.AggregateID, "was sold what was not held")
 		case !e.Time.Before(until) && of[name] == 1:
 			w.violated("expired stock sold", e.AggregateID, "was sold at %s what was held until %s", e.Time.Format(time.TimeOnly), until.Format(time.TimeOnly))
-		case until.Sub(e.Time) < 5*time.Minute:
+		case until.Sub(e.Time) < 10*time.Second:
 			w.count("hold sold shortly before its end")
 		}
 	}

@@ -110,7 +110,7 @@ func newRates(faults []Fault) rates {
 		case Crash:
 			r.crash = .008
 		case Pause:
-			r.pause = .003
+			r.pause = .01
 		case Race:
 			r.race = .2
 		case Database:

@@ -136,9 +136,13 @@ func (p *process) start() {
 	var err error
 	switch p.name {
 	case "inventory":
-		unit, err = inventoryd.New(p.ctx, p.env(), inventoryd.DefaultConfig())
+		cfg := inventoryd.DefaultConfig()
+		cfg.HoldTTL = p.w.holdTTL()
+		unit, err = inventoryd.New(p.ctx, p.env(), cfg)
 	case "order":
-		unit, err = orderd.New(p.ctx, p.env(), orderd.DefaultConfig())
+		cfg := orderd.DefaultConfig()
+		cfg.Deadline = p.w.deadlines()
+		unit, err = orderd.New(p.ctx, p.env(), cfg)
 	case "payment":
 		cfg := paymentd.DefaultConfig()
 		cfg.WebhookSecret = notices

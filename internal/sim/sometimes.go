@@ -15,7 +15,7 @@ func Sometimes() []string {
 		"hold sold shortly before its end", "lease taken over", "message delivered again", "notice before the answer",
 		"null compensation of a parcel", "null compensation of a payment", "null compensation of stock", "order CANCELLED", "order DELIVERED",
 		"order REJECTED", "order RETURNED", "pause", "provider answered nonsense", "provider did it and did not say so",
-		"provider did not get it", "provider does it late", "provider has never seen it", "provider refused to give back, this time",
+		"provider did not get it", "provider does it late", "provider has never seen it", "provider was away", "provider refused to give back, this time",
 		"publication dropped", "publication recognised as repeated", "publication that arrived after its sender gave up",
 		"published by a relay that had lost its lease", "refund granted", "refund over the cap refused", "request answered again",
 		"return granted", "serialization failure", "stream lost its tail", "stream refilled", "swept", "transactions that met",

@@ -17,6 +17,7 @@ const (
 	arrival    = 8 * time.Minute  // customers come within this time
 	troubles   = 14 * time.Minute // then all is healed
 	patience   = 3 * time.Hour    // after which whoever is not over will never be
+	overdue    = 2 * time.Minute  // by which a deadline may pass before somebody looks at the clock
 	checkEvery = 150              // batches between two looks at what must always hold
 )
 

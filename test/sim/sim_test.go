@@ -123,9 +123,9 @@ func TestTheSameSeedIsTheSameRun(t *testing.T) {
 
 func TestNothingIsLostAndNothingHappensTwice(t *testing.T) {
 	worlds, long := proving(t)
-	opt := sim.Options{}
+	opt := sim.Options{Orders: 60}
 	if !long {
-		opt.Faults = sim.Faults()
+		opt = sim.Options{Faults: sim.Faults()}
 	}
 	r, err := sim.Many(t.Context(), 1, worlds, opt, nil)
 	if err != nil {
@@ -152,22 +152,25 @@ func TestNothingIsLostAndNothingHappensTwice(t *testing.T) {
 // harness that does not notice that is none.
 func TestTheWorldsNoticeWhatIsMissing(t *testing.T) {
 	_, long := proving(t)
-	patience := uint64(400)
+	patience := uint64(200)
 	mutants := sim.Mutants()
 	if !long {
 		mutants = []sim.Mutant{sim.InboxOff, sim.MarkBeforeAck, sim.RandomKey, sim.NoTombstones} // those that show at once
 		patience = 20
 	}
-	var table []string
 	for _, m := range mutants {
+		faults := sim.Faults()
+		if m == sim.NoSweeper { // with clocks that differ one cannot tell who is late
+			faults = slices.DeleteFunc(faults, func(f sim.Fault) bool { return f == sim.Skew })
+		}
 		seed := uint64(1)
 		for ; seed <= patience; seed++ {
-			r, err := sim.Run(seed, sim.Options{Faults: sim.Faults(), Mutant: m})
+			r, err := sim.Run(seed, sim.Options{Faults: faults, Mutant: m})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(r.Violations) > 0 {
-				table = append(table, fmt.Sprintf("%-40s %3d seeds  %s", m, seed, r.Violations[0].Rule))
+				t.Logf("%-40s %3d seeds  %s", m, seed, r.Violations[0].Rule)
 				break
 			}
 		}
@@ -175,7 +178,6 @@ func TestTheWorldsNoticeWhatIsMissing(t *testing.T) {
 			t.Errorf("%q goes unnoticed in %d worlds", m, patience)
 		}
 	}
-	t.Logf("\n%s", strings.Join(table, "\n"))
 }
 
 // TestTheInboxAloneSuffices is a control: the broker's own de-duplication only saves
