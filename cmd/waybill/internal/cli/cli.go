@@ -74,7 +74,7 @@ whatever fails is undone. All of it runs in one process, or in any split.
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newLogin(), newProduct(), newOrder(), newDLQ(), newHealth()} {
+	for _, c := range []*cobra.Command{newLogin(), newProduct(), newOrder(), newDLQ(), newSaga(), newHealth()} {
 		c.GroupID = "use"
 		root.AddCommand(c)
 	}

@@ -84,6 +84,20 @@ func (s *Server) ReturnOrder(ctx context.Context, req *orderv1.ReturnOrderReques
 	return s.saga.Return(ctx, who(ctx), req)
 }
 
+// RetryOrder implements orderv1.OrderServiceServer.
+func (s *Server) RetryOrder(ctx context.Context, req *orderv1.RetryOrderRequest) (*orderv1.Order, error) {
+	return s.saga.Retry(ctx, who(ctx), req)
+}
+
+// ListStuckOrders implements orderv1.OrderServiceServer.
+func (s *Server) ListStuckOrders(ctx context.Context, req *orderv1.ListStuckOrdersRequest) (*orderv1.ListStuckOrdersResponse, error) {
+	stuck, next, err := s.store.Stuck(ctx, time.Now(), listing.Query{PageSize: req.GetPageSize(), PageToken: req.GetPageToken()})
+	if err != nil {
+		return nil, err
+	}
+	return &orderv1.ListStuckOrdersResponse{Orders: stuck, NextPageToken: next}, nil
+}
+
 // GetOrder implements orderv1.OrderServiceServer.
 func (s *Server) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.Order, error) {
 	return s.store.Get(ctx, auth.Owner(ctx), req.GetOrderId())

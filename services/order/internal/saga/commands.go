@@ -97,6 +97,30 @@ func (s *Saga) Return(ctx context.Context, who Who, req *orderv1.ReturnOrderRequ
 	return s.wish(ctx, who, order.ReturnRequested, req)
 }
 
+// Retry asks again for what an order that is being undone or returned waits for,
+// without waiting for its deadline.
+func (s *Saga) Retry(ctx context.Context, who Who, req *orderv1.RetryOrderRequest) (*orderv1.Order, error) {
+	id := req.GetOrderId()
+	return react.Do(ctx, s.reactor,
+		func(v *react.View) []react.Ref { return bothRefs(v, id) },
+		func(v *react.View) (*orderv1.Order, error) {
+			o, ok := store.Orders.Get(v, id)
+			d, has := store.Details.Get(v, id)
+			if !ok || !has {
+				return nil, order.NotFound(id)
+			}
+			if err := order.CheckRetry(o); err != nil {
+				return nil, err
+			}
+			o, err := s.apply(v, id, o, order.Input{Message: order.DeadlinePassed, Request: req.GetRequestId()})
+			if err != nil {
+				return nil, err
+			}
+			v.Committed(func() { s.cfg.Log.Info("an order was retried", "order_id", id, "user_id", who.UserID) })
+			return d.Fill(o.Proto(id, store.Orders.Version(v, id))), nil
+		})
+}
+
 type wish interface {
 	GetRequestId() string
 	GetOrderId() string
@@ -123,6 +147,11 @@ func (s *Saga) wish(ctx context.Context, who Who, m order.Message, req wish) (*o
 			o, err := s.apply(v, id, o, order.Wish(m, who.Staff, req.GetReason(), req.GetRequestId()))
 			if err != nil {
 				return nil, err
+			}
+			if who.Staff { // people must be able to tell who of the shop it was
+				v.Committed(func() {
+					s.cfg.Log.Info("the shop asked for an order's end", "order_id", id, "message", m.String(), "user_id", who.UserID)
+				})
 			}
 			return d.Fill(o.Proto(id, store.Orders.Version(v, id))), nil
 		})

@@ -14,6 +14,7 @@ import (
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -486,6 +487,272 @@ func (x *ReturnOrderRequest) GetEtag() string {
 	return ""
 }
 
+// Request of ListStuckOrders.
+type ListStuckOrdersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many to return at most; 50 when absent, 100 at most (a greater number counts as 100).
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on: `next_page_token` of the page before. Absent for the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStuckOrdersRequest) Reset() {
+	*x = ListStuckOrdersRequest{}
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStuckOrdersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStuckOrdersRequest) ProtoMessage() {}
+
+func (x *ListStuckOrdersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStuckOrdersRequest.ProtoReflect.Descriptor instead.
+func (*ListStuckOrdersRequest) Descriptor() ([]byte, []int) {
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListStuckOrdersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListStuckOrdersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListStuckOrders.
+type ListStuckOrdersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The orders of this page, that which has changed the longest time ago first.
+	Orders []*StuckOrder `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStuckOrdersResponse) Reset() {
+	*x = ListStuckOrdersResponse{}
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStuckOrdersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStuckOrdersResponse) ProtoMessage() {}
+
+func (x *ListStuckOrdersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStuckOrdersResponse.ProtoReflect.Descriptor instead.
+func (*ListStuckOrdersResponse) Descriptor() ([]byte, []int) {
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListStuckOrdersResponse) GetOrders() []*StuckOrder {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *ListStuckOrdersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// StuckOrder is an order that waits for longer than it should.
+type StuckOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The order.
+	OrderId string `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	// How far it has come.
+	Status OrderStatus `protobuf:"varint,2,opt,name=status,proto3,enum=waybill.order.v1.OrderStatus" json:"status,omitempty"`
+	// The service whose turn it is, as in `payment`: look at its dead letters and at what its log says of the order.
+	WaitsFor string `protobuf:"bytes,3,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// What it is to do.
+	What string `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
+	// How often an undoing or a return was asked for again.
+	Reminders int64 `protobuf:"varint,5,opt,name=reminders,proto3" json:"reminders,omitempty"`
+	// When it is undone or asked again by itself.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// When it last changed.
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StuckOrder) Reset() {
+	*x = StuckOrder{}
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StuckOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StuckOrder) ProtoMessage() {}
+
+func (x *StuckOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StuckOrder.ProtoReflect.Descriptor instead.
+func (*StuckOrder) Descriptor() ([]byte, []int) {
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StuckOrder) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *StuckOrder) GetStatus() OrderStatus {
+	if x != nil {
+		return x.Status
+	}
+	return OrderStatus_ORDER_STATUS_UNSPECIFIED
+}
+
+func (x *StuckOrder) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+func (x *StuckOrder) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *StuckOrder) GetReminders() int64 {
+	if x != nil {
+		return x.Reminders
+	}
+	return 0
+}
+
+func (x *StuckOrder) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *StuckOrder) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+// Request of RetryOrder.
+type RetryOrderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A key chosen by you that makes the call repeatable: 1 to 255 printable ASCII characters, best a UUID. A call with the same key and content is answered as the
+	// first was and does nothing more; the same key with other content is refused with IDEMPOTENCY_KEY_REUSED. Over REST, the header `Idempotency-Key` sets it.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The order.
+	OrderId       string `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryOrderRequest) Reset() {
+	*x = RetryOrderRequest{}
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryOrderRequest) ProtoMessage() {}
+
+func (x *RetryOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryOrderRequest.ProtoReflect.Descriptor instead.
+func (*RetryOrderRequest) Descriptor() ([]byte, []int) {
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RetryOrderRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RetryOrderRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
 // Request of GetWaybill.
 type GetWaybillRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -497,7 +764,7 @@ type GetWaybillRequest struct {
 
 func (x *GetWaybillRequest) Reset() {
 	*x = GetWaybillRequest{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[7]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +776,7 @@ func (x *GetWaybillRequest) String() string {
 func (*GetWaybillRequest) ProtoMessage() {}
 
 func (x *GetWaybillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[7]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +789,7 @@ func (x *GetWaybillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWaybillRequest.ProtoReflect.Descriptor instead.
 func (*GetWaybillRequest) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{7}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetWaybillRequest) GetOrderId() string {
@@ -547,7 +814,7 @@ type Waybill struct {
 
 func (x *Waybill) Reset() {
 	*x = Waybill{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[8]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +826,7 @@ func (x *Waybill) String() string {
 func (*Waybill) ProtoMessage() {}
 
 func (x *Waybill) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[8]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +839,7 @@ func (x *Waybill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waybill.ProtoReflect.Descriptor instead.
 func (*Waybill) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{8}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Waybill) GetOrderId() string {
@@ -610,7 +877,7 @@ type WatchOrderRequest struct {
 
 func (x *WatchOrderRequest) Reset() {
 	*x = WatchOrderRequest{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[9]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +889,7 @@ func (x *WatchOrderRequest) String() string {
 func (*WatchOrderRequest) ProtoMessage() {}
 
 func (x *WatchOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[9]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +902,7 @@ func (x *WatchOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchOrderRequest.ProtoReflect.Descriptor instead.
 func (*WatchOrderRequest) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{9}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchOrderRequest) GetOrderId() string {
@@ -667,7 +934,7 @@ type WatchOrderResponse struct {
 
 func (x *WatchOrderResponse) Reset() {
 	*x = WatchOrderResponse{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[10]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +946,7 @@ func (x *WatchOrderResponse) String() string {
 func (*WatchOrderResponse) ProtoMessage() {}
 
 func (x *WatchOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[10]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +959,7 @@ func (x *WatchOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchOrderResponse.ProtoReflect.Descriptor instead.
 func (*WatchOrderResponse) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{10}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchOrderResponse) GetOrder() *Order {
@@ -732,7 +999,7 @@ type WatchOrdersRequest struct {
 
 func (x *WatchOrdersRequest) Reset() {
 	*x = WatchOrdersRequest{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[11]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +1011,7 @@ func (x *WatchOrdersRequest) String() string {
 func (*WatchOrdersRequest) ProtoMessage() {}
 
 func (x *WatchOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[11]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1024,7 @@ func (x *WatchOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchOrdersRequest.ProtoReflect.Descriptor instead.
 func (*WatchOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{11}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchOrdersRequest) GetCommand() isWatchOrdersRequest_Command {
@@ -816,7 +1083,7 @@ type AddOrders struct {
 
 func (x *AddOrders) Reset() {
 	*x = AddOrders{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[12]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1095,7 @@ func (x *AddOrders) String() string {
 func (*AddOrders) ProtoMessage() {}
 
 func (x *AddOrders) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[12]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1108,7 @@ func (x *AddOrders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOrders.ProtoReflect.Descriptor instead.
 func (*AddOrders) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{12}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddOrders) GetOrderIds() []string {
@@ -869,7 +1136,7 @@ type DropOrders struct {
 
 func (x *DropOrders) Reset() {
 	*x = DropOrders{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[13]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +1148,7 @@ func (x *DropOrders) String() string {
 func (*DropOrders) ProtoMessage() {}
 
 func (x *DropOrders) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[13]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1161,7 @@ func (x *DropOrders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropOrders.ProtoReflect.Descriptor instead.
 func (*DropOrders) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{13}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DropOrders) GetOrderIds() []string {
@@ -923,7 +1190,7 @@ type WatchOrdersResponse struct {
 
 func (x *WatchOrdersResponse) Reset() {
 	*x = WatchOrdersResponse{}
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[14]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1202,7 @@ func (x *WatchOrdersResponse) String() string {
 func (*WatchOrdersResponse) ProtoMessage() {}
 
 func (x *WatchOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waybill_order_v1_order_service_proto_msgTypes[14]
+	mi := &file_waybill_order_v1_order_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1215,7 @@ func (x *WatchOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchOrdersResponse.ProtoReflect.Descriptor instead.
 func (*WatchOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{14}
+	return file_waybill_order_v1_order_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchOrdersResponse) GetOrderId() string {
@@ -990,7 +1257,7 @@ var File_waybill_order_v1_order_service_proto protoreflect.FileDescriptor
 
 const file_waybill_order_v1_order_service_proto_rawDesc = "" +
 	"\n" +
-	"$waybill/order/v1/order_service.proto\x12\x10waybill.order.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a waybill/options/v1/options.proto\x1a\x1ewaybill/options/v1/rules.proto\x1a\x1cwaybill/order/v1/order.proto\x1a\x1dwaybill/type/v1/address.proto\x1a\x1bwaybill/type/v1/money.proto\"\x8a\x03\n" +
+	"$waybill/order/v1/order_service.proto\x12\x10waybill.order.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a waybill/options/v1/options.proto\x1a\x1ewaybill/options/v1/rules.proto\x1a\x1cwaybill/order/v1/order.proto\x1a\x1dwaybill/type/v1/address.proto\x1a\x1bwaybill/type/v1/money.proto\"\x8a\x03\n" +
 	"\x12CreateOrderRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf0\xf4\x18\x01R\trequestId\x12C\n" +
@@ -1028,7 +1295,28 @@ const file_waybill_order_v1_order_service_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf0\xf4\x18\x01R\trequestId\x12$\n" +
 	"\border_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xe8\xf4\x18\x01R\aorderId\x12&\n" +
 	"\x06reason\x18\x03 \x01(\tB\x0e\xbaH\vr\t\x80\xf5\x18\x01\x10\x00\x18\xf4\x03R\x06reason\x12\x1b\n" +
-	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"9\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"g\n" +
+	"\x16ListStuckOrdersRequest\x12$\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tpageToken\"w\n" +
+	"\x17ListStuckOrdersResponse\x124\n" +
+	"\x06orders\x18\x01 \x03(\v2\x1c.waybill.order.v1.StuckOrderR\x06orders\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x02\n" +
+	"\n" +
+	"StuckOrder\x12\x19\n" +
+	"\border_id\x18\x01 \x01(\tR\aorderId\x125\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1d.waybill.order.v1.OrderStatusR\x06status\x12\x1b\n" +
+	"\twaits_for\x18\x03 \x01(\tR\bwaitsFor\x12\x12\n" +
+	"\x04what\x18\x04 \x01(\tR\x04what\x12\x1c\n" +
+	"\treminders\x18\x05 \x01(\x03R\treminders\x126\n" +
+	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12;\n" +
+	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\"c\n" +
+	"\x11RetryOrderRequest\x12(\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf0\xf4\x18\x01R\trequestId\x12$\n" +
+	"\border_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xe8\xf4\x18\x01R\aorderId\"9\n" +
 	"\x11GetWaybillRequest\x12$\n" +
 	"\border_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xe8\xf4\x18\x01R\aorderId\"\x95\x01\n" +
 	"\aWaybill\x12\x19\n" +
@@ -1057,7 +1345,8 @@ const file_waybill_order_v1_order_service_proto_rawDesc = "" +
 	"\x05order\x18\x02 \x01(\v2\x17.waybill.order.v1.OrderR\x05order\x124\n" +
 	"\x05entry\x18\x03 \x01(\v2\x1e.waybill.order.v1.WaybillEntryR\x05entry\x12'\n" +
 	"\fresume_token\x18\x04 \x01(\tB\x04\xa0\xf4\x18\x01R\vresumeToken\x12(\n" +
-	"\x05error\x18\x05 \x01(\v2\x12.google.rpc.StatusR\x05error2\x86\b\n" +
+	"\x05error\x18\x05 \x01(\v2\x12.google.rpc.StatusR\x05error2\x94\n" +
+	"\n" +
 	"\fOrderService\x12p\n" +
 	"\vCreateOrder\x12$.waybill.order.v1.CreateOrderRequest\x1a\x17.waybill.order.v1.Order\"\"\xca\xf3\x18\x05\x12\x03\x01\x02\x03\xd0\xf3\x18\x03\x82\xd3\xe4\x93\x02\x0f:\x01*\"\n" +
 	"/v1/orders\x12t\n" +
@@ -1068,7 +1357,10 @@ const file_waybill_order_v1_order_service_proto_rawDesc = "" +
 	"\vCancelOrder\x12$.waybill.order.v1.CancelOrderRequest\x1a\x17.waybill.order.v1.Order\"6\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x03\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/orders/{order_id}:cancel\x12\x84\x01\n" +
 	"\vReturnOrder\x12$.waybill.order.v1.ReturnOrderRequest\x1a\x17.waybill.order.v1.Order\"6\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x03\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/orders/{order_id}:return\x12\x82\x01\n" +
 	"\n" +
-	"GetWaybill\x12#.waybill.order.v1.GetWaybillRequest\x1a\x19.waybill.order.v1.Waybill\"4\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/orders/{order_id}/waybill\x12\x8d\x01\n" +
+	"GetWaybill\x12#.waybill.order.v1.GetWaybillRequest\x1a\x19.waybill.order.v1.Waybill\"4\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/orders/{order_id}/waybill\x12\x8c\x01\n" +
+	"\x0fListStuckOrders\x12(.waybill.order.v1.ListStuckOrdersRequest\x1a).waybill.order.v1.ListStuckOrdersResponse\"$\xca\xf3\x18\x04\x12\x02\x02\x03\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/orders:stuck\x12}\n" +
+	"\n" +
+	"RetryOrder\x12#.waybill.order.v1.RetryOrderRequest\x1a\x17.waybill.order.v1.Order\"1\xca\xf3\x18\x03\x12\x01\x03\xd0\xf3\x18\x03\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/orders/{order_id}:retry\x12\x8d\x01\n" +
 	"\n" +
 	"WatchOrder\x12#.waybill.order.v1.WatchOrderRequest\x1a$.waybill.order.v1.WatchOrderResponse\"2\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/orders/{order_id}:watch0\x01\x12o\n" +
 	"\vWatchOrders\x12$.waybill.order.v1.WatchOrdersRequest\x1a%.waybill.order.v1.WatchOrdersResponse\"\x0f\xca\xf3\x18\a\x12\x03\x01\x02\x03\x18\x01\xd0\xf3\x18\x01(\x010\x01BFZDgithub.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1;orderv1b\x06proto3"
@@ -1085,65 +1377,78 @@ func file_waybill_order_v1_order_service_proto_rawDescGZIP() []byte {
 	return file_waybill_order_v1_order_service_proto_rawDescData
 }
 
-var file_waybill_order_v1_order_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_waybill_order_v1_order_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_waybill_order_v1_order_service_proto_goTypes = []any{
-	(*CreateOrderRequest)(nil),  // 0: waybill.order.v1.CreateOrderRequest
-	(*CreateOrderLine)(nil),     // 1: waybill.order.v1.CreateOrderLine
-	(*GetOrderRequest)(nil),     // 2: waybill.order.v1.GetOrderRequest
-	(*ListOrdersRequest)(nil),   // 3: waybill.order.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),  // 4: waybill.order.v1.ListOrdersResponse
-	(*CancelOrderRequest)(nil),  // 5: waybill.order.v1.CancelOrderRequest
-	(*ReturnOrderRequest)(nil),  // 6: waybill.order.v1.ReturnOrderRequest
-	(*GetWaybillRequest)(nil),   // 7: waybill.order.v1.GetWaybillRequest
-	(*Waybill)(nil),             // 8: waybill.order.v1.Waybill
-	(*WatchOrderRequest)(nil),   // 9: waybill.order.v1.WatchOrderRequest
-	(*WatchOrderResponse)(nil),  // 10: waybill.order.v1.WatchOrderResponse
-	(*WatchOrdersRequest)(nil),  // 11: waybill.order.v1.WatchOrdersRequest
-	(*AddOrders)(nil),           // 12: waybill.order.v1.AddOrders
-	(*DropOrders)(nil),          // 13: waybill.order.v1.DropOrders
-	(*WatchOrdersResponse)(nil), // 14: waybill.order.v1.WatchOrdersResponse
-	(*v1.Address)(nil),          // 15: waybill.type.v1.Address
-	(*v1.Money)(nil),            // 16: waybill.type.v1.Money
-	(*Order)(nil),               // 17: waybill.order.v1.Order
-	(OrderStatus)(0),            // 18: waybill.order.v1.OrderStatus
-	(*WaybillEntry)(nil),        // 19: waybill.order.v1.WaybillEntry
-	(*status.Status)(nil),       // 20: google.rpc.Status
+	(*CreateOrderRequest)(nil),      // 0: waybill.order.v1.CreateOrderRequest
+	(*CreateOrderLine)(nil),         // 1: waybill.order.v1.CreateOrderLine
+	(*GetOrderRequest)(nil),         // 2: waybill.order.v1.GetOrderRequest
+	(*ListOrdersRequest)(nil),       // 3: waybill.order.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),      // 4: waybill.order.v1.ListOrdersResponse
+	(*CancelOrderRequest)(nil),      // 5: waybill.order.v1.CancelOrderRequest
+	(*ReturnOrderRequest)(nil),      // 6: waybill.order.v1.ReturnOrderRequest
+	(*ListStuckOrdersRequest)(nil),  // 7: waybill.order.v1.ListStuckOrdersRequest
+	(*ListStuckOrdersResponse)(nil), // 8: waybill.order.v1.ListStuckOrdersResponse
+	(*StuckOrder)(nil),              // 9: waybill.order.v1.StuckOrder
+	(*RetryOrderRequest)(nil),       // 10: waybill.order.v1.RetryOrderRequest
+	(*GetWaybillRequest)(nil),       // 11: waybill.order.v1.GetWaybillRequest
+	(*Waybill)(nil),                 // 12: waybill.order.v1.Waybill
+	(*WatchOrderRequest)(nil),       // 13: waybill.order.v1.WatchOrderRequest
+	(*WatchOrderResponse)(nil),      // 14: waybill.order.v1.WatchOrderResponse
+	(*WatchOrdersRequest)(nil),      // 15: waybill.order.v1.WatchOrdersRequest
+	(*AddOrders)(nil),               // 16: waybill.order.v1.AddOrders
+	(*DropOrders)(nil),              // 17: waybill.order.v1.DropOrders
+	(*WatchOrdersResponse)(nil),     // 18: waybill.order.v1.WatchOrdersResponse
+	(*v1.Address)(nil),              // 19: waybill.type.v1.Address
+	(*v1.Money)(nil),                // 20: waybill.type.v1.Money
+	(*Order)(nil),                   // 21: waybill.order.v1.Order
+	(OrderStatus)(0),                // 22: waybill.order.v1.OrderStatus
+	(*timestamppb.Timestamp)(nil),   // 23: google.protobuf.Timestamp
+	(*WaybillEntry)(nil),            // 24: waybill.order.v1.WaybillEntry
+	(*status.Status)(nil),           // 25: google.rpc.Status
 }
 var file_waybill_order_v1_order_service_proto_depIdxs = []int32{
 	1,  // 0: waybill.order.v1.CreateOrderRequest.lines:type_name -> waybill.order.v1.CreateOrderLine
-	15, // 1: waybill.order.v1.CreateOrderRequest.ship_to:type_name -> waybill.type.v1.Address
-	16, // 2: waybill.order.v1.CreateOrderRequest.expected_total:type_name -> waybill.type.v1.Money
-	17, // 3: waybill.order.v1.ListOrdersResponse.orders:type_name -> waybill.order.v1.Order
-	18, // 4: waybill.order.v1.Waybill.status:type_name -> waybill.order.v1.OrderStatus
-	19, // 5: waybill.order.v1.Waybill.entries:type_name -> waybill.order.v1.WaybillEntry
-	17, // 6: waybill.order.v1.WatchOrderResponse.order:type_name -> waybill.order.v1.Order
-	19, // 7: waybill.order.v1.WatchOrderResponse.entry:type_name -> waybill.order.v1.WaybillEntry
-	12, // 8: waybill.order.v1.WatchOrdersRequest.add:type_name -> waybill.order.v1.AddOrders
-	13, // 9: waybill.order.v1.WatchOrdersRequest.drop:type_name -> waybill.order.v1.DropOrders
-	17, // 10: waybill.order.v1.WatchOrdersResponse.order:type_name -> waybill.order.v1.Order
-	19, // 11: waybill.order.v1.WatchOrdersResponse.entry:type_name -> waybill.order.v1.WaybillEntry
-	20, // 12: waybill.order.v1.WatchOrdersResponse.error:type_name -> google.rpc.Status
-	0,  // 13: waybill.order.v1.OrderService.CreateOrder:input_type -> waybill.order.v1.CreateOrderRequest
-	2,  // 14: waybill.order.v1.OrderService.GetOrder:input_type -> waybill.order.v1.GetOrderRequest
-	3,  // 15: waybill.order.v1.OrderService.ListOrders:input_type -> waybill.order.v1.ListOrdersRequest
-	5,  // 16: waybill.order.v1.OrderService.CancelOrder:input_type -> waybill.order.v1.CancelOrderRequest
-	6,  // 17: waybill.order.v1.OrderService.ReturnOrder:input_type -> waybill.order.v1.ReturnOrderRequest
-	7,  // 18: waybill.order.v1.OrderService.GetWaybill:input_type -> waybill.order.v1.GetWaybillRequest
-	9,  // 19: waybill.order.v1.OrderService.WatchOrder:input_type -> waybill.order.v1.WatchOrderRequest
-	11, // 20: waybill.order.v1.OrderService.WatchOrders:input_type -> waybill.order.v1.WatchOrdersRequest
-	17, // 21: waybill.order.v1.OrderService.CreateOrder:output_type -> waybill.order.v1.Order
-	17, // 22: waybill.order.v1.OrderService.GetOrder:output_type -> waybill.order.v1.Order
-	4,  // 23: waybill.order.v1.OrderService.ListOrders:output_type -> waybill.order.v1.ListOrdersResponse
-	17, // 24: waybill.order.v1.OrderService.CancelOrder:output_type -> waybill.order.v1.Order
-	17, // 25: waybill.order.v1.OrderService.ReturnOrder:output_type -> waybill.order.v1.Order
-	8,  // 26: waybill.order.v1.OrderService.GetWaybill:output_type -> waybill.order.v1.Waybill
-	10, // 27: waybill.order.v1.OrderService.WatchOrder:output_type -> waybill.order.v1.WatchOrderResponse
-	14, // 28: waybill.order.v1.OrderService.WatchOrders:output_type -> waybill.order.v1.WatchOrdersResponse
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	19, // 1: waybill.order.v1.CreateOrderRequest.ship_to:type_name -> waybill.type.v1.Address
+	20, // 2: waybill.order.v1.CreateOrderRequest.expected_total:type_name -> waybill.type.v1.Money
+	21, // 3: waybill.order.v1.ListOrdersResponse.orders:type_name -> waybill.order.v1.Order
+	9,  // 4: waybill.order.v1.ListStuckOrdersResponse.orders:type_name -> waybill.order.v1.StuckOrder
+	22, // 5: waybill.order.v1.StuckOrder.status:type_name -> waybill.order.v1.OrderStatus
+	23, // 6: waybill.order.v1.StuckOrder.deadline:type_name -> google.protobuf.Timestamp
+	23, // 7: waybill.order.v1.StuckOrder.update_time:type_name -> google.protobuf.Timestamp
+	22, // 8: waybill.order.v1.Waybill.status:type_name -> waybill.order.v1.OrderStatus
+	24, // 9: waybill.order.v1.Waybill.entries:type_name -> waybill.order.v1.WaybillEntry
+	21, // 10: waybill.order.v1.WatchOrderResponse.order:type_name -> waybill.order.v1.Order
+	24, // 11: waybill.order.v1.WatchOrderResponse.entry:type_name -> waybill.order.v1.WaybillEntry
+	16, // 12: waybill.order.v1.WatchOrdersRequest.add:type_name -> waybill.order.v1.AddOrders
+	17, // 13: waybill.order.v1.WatchOrdersRequest.drop:type_name -> waybill.order.v1.DropOrders
+	21, // 14: waybill.order.v1.WatchOrdersResponse.order:type_name -> waybill.order.v1.Order
+	24, // 15: waybill.order.v1.WatchOrdersResponse.entry:type_name -> waybill.order.v1.WaybillEntry
+	25, // 16: waybill.order.v1.WatchOrdersResponse.error:type_name -> google.rpc.Status
+	0,  // 17: waybill.order.v1.OrderService.CreateOrder:input_type -> waybill.order.v1.CreateOrderRequest
+	2,  // 18: waybill.order.v1.OrderService.GetOrder:input_type -> waybill.order.v1.GetOrderRequest
+	3,  // 19: waybill.order.v1.OrderService.ListOrders:input_type -> waybill.order.v1.ListOrdersRequest
+	5,  // 20: waybill.order.v1.OrderService.CancelOrder:input_type -> waybill.order.v1.CancelOrderRequest
+	6,  // 21: waybill.order.v1.OrderService.ReturnOrder:input_type -> waybill.order.v1.ReturnOrderRequest
+	11, // 22: waybill.order.v1.OrderService.GetWaybill:input_type -> waybill.order.v1.GetWaybillRequest
+	7,  // 23: waybill.order.v1.OrderService.ListStuckOrders:input_type -> waybill.order.v1.ListStuckOrdersRequest
+	10, // 24: waybill.order.v1.OrderService.RetryOrder:input_type -> waybill.order.v1.RetryOrderRequest
+	13, // 25: waybill.order.v1.OrderService.WatchOrder:input_type -> waybill.order.v1.WatchOrderRequest
+	15, // 26: waybill.order.v1.OrderService.WatchOrders:input_type -> waybill.order.v1.WatchOrdersRequest
+	21, // 27: waybill.order.v1.OrderService.CreateOrder:output_type -> waybill.order.v1.Order
+	21, // 28: waybill.order.v1.OrderService.GetOrder:output_type -> waybill.order.v1.Order
+	4,  // 29: waybill.order.v1.OrderService.ListOrders:output_type -> waybill.order.v1.ListOrdersResponse
+	21, // 30: waybill.order.v1.OrderService.CancelOrder:output_type -> waybill.order.v1.Order
+	21, // 31: waybill.order.v1.OrderService.ReturnOrder:output_type -> waybill.order.v1.Order
+	12, // 32: waybill.order.v1.OrderService.GetWaybill:output_type -> waybill.order.v1.Waybill
+	8,  // 33: waybill.order.v1.OrderService.ListStuckOrders:output_type -> waybill.order.v1.ListStuckOrdersResponse
+	21, // 34: waybill.order.v1.OrderService.RetryOrder:output_type -> waybill.order.v1.Order
+	14, // 35: waybill.order.v1.OrderService.WatchOrder:output_type -> waybill.order.v1.WatchOrderResponse
+	18, // 36: waybill.order.v1.OrderService.WatchOrders:output_type -> waybill.order.v1.WatchOrdersResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_waybill_order_v1_order_service_proto_init() }
@@ -1152,7 +1457,7 @@ func file_waybill_order_v1_order_service_proto_init() {
 		return
 	}
 	file_waybill_order_v1_order_proto_init()
-	file_waybill_order_v1_order_service_proto_msgTypes[11].OneofWrappers = []any{
+	file_waybill_order_v1_order_service_proto_msgTypes[15].OneofWrappers = []any{
 		(*WatchOrdersRequest_Add)(nil),
 		(*WatchOrdersRequest_Drop)(nil),
 	}
@@ -1162,7 +1467,7 @@ func file_waybill_order_v1_order_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waybill_order_v1_order_service_proto_rawDesc), len(file_waybill_order_v1_order_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

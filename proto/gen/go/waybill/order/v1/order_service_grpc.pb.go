@@ -19,14 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OrderService_CreateOrder_FullMethodName = "/waybill.order.v1.OrderService/CreateOrder"
-	OrderService_GetOrder_FullMethodName    = "/waybill.order.v1.OrderService/GetOrder"
-	OrderService_ListOrders_FullMethodName  = "/waybill.order.v1.OrderService/ListOrders"
-	OrderService_CancelOrder_FullMethodName = "/waybill.order.v1.OrderService/CancelOrder"
-	OrderService_ReturnOrder_FullMethodName = "/waybill.order.v1.OrderService/ReturnOrder"
-	OrderService_GetWaybill_FullMethodName  = "/waybill.order.v1.OrderService/GetWaybill"
-	OrderService_WatchOrder_FullMethodName  = "/waybill.order.v1.OrderService/WatchOrder"
-	OrderService_WatchOrders_FullMethodName = "/waybill.order.v1.OrderService/WatchOrders"
+	OrderService_CreateOrder_FullMethodName     = "/waybill.order.v1.OrderService/CreateOrder"
+	OrderService_GetOrder_FullMethodName        = "/waybill.order.v1.OrderService/GetOrder"
+	OrderService_ListOrders_FullMethodName      = "/waybill.order.v1.OrderService/ListOrders"
+	OrderService_CancelOrder_FullMethodName     = "/waybill.order.v1.OrderService/CancelOrder"
+	OrderService_ReturnOrder_FullMethodName     = "/waybill.order.v1.OrderService/ReturnOrder"
+	OrderService_GetWaybill_FullMethodName      = "/waybill.order.v1.OrderService/GetWaybill"
+	OrderService_ListStuckOrders_FullMethodName = "/waybill.order.v1.OrderService/ListStuckOrders"
+	OrderService_RetryOrder_FullMethodName      = "/waybill.order.v1.OrderService/RetryOrder"
+	OrderService_WatchOrder_FullMethodName      = "/waybill.order.v1.OrderService/WatchOrder"
+	OrderService_WatchOrders_FullMethodName     = "/waybill.order.v1.OrderService/WatchOrders"
 )
 
 // OrderServiceClient is the client API for OrderService service.
@@ -51,6 +53,10 @@ type OrderServiceClient interface {
 	ReturnOrder(ctx context.Context, in *ReturnOrderRequest, opts ...grpc.CallOption) (*Order, error)
 	// Reads an order's waybill: what each service did for it, when, why, and in which trace.
 	GetWaybill(ctx context.Context, in *GetWaybillRequest, opts ...grpc.CallOption) (*Waybill, error)
+	// Lists orders that wait for longer than they should: whose deadline has passed and did nothing, or whose undoing or return had to be asked for again. It tells whom they wait for.
+	ListStuckOrders(ctx context.Context, in *ListStuckOrdersRequest, opts ...grpc.CallOption) (*ListStuckOrdersResponse, error)
+	// Asks again, now, for what a CANCELLING or RETURNING order waits for, as its deadline would. In any other status there is nothing to ask for again (FAILED_PRECONDITION).
+	RetryOrder(ctx context.Context, in *RetryOrderRequest, opts ...grpc.CallOption) (*Order, error)
 	// Follows one order: first as it is now, then every new entry of its waybill with the order as it was after it.
 	//
 	// The stream ends after the entry with which the order reached a final status. Without a gap or a double it goes on from resume_token.
@@ -127,6 +133,26 @@ func (c *orderServiceClient) GetWaybill(ctx context.Context, in *GetWaybillReque
 	return out, nil
 }
 
+func (c *orderServiceClient) ListStuckOrders(ctx context.Context, in *ListStuckOrdersRequest, opts ...grpc.CallOption) (*ListStuckOrdersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListStuckOrdersResponse)
+	err := c.cc.Invoke(ctx, OrderService_ListStuckOrders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orderServiceClient) RetryOrder(ctx context.Context, in *RetryOrderRequest, opts ...grpc.CallOption) (*Order, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Order)
+	err := c.cc.Invoke(ctx, OrderService_RetryOrder_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *orderServiceClient) WatchOrder(ctx context.Context, in *WatchOrderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOrderResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &OrderService_ServiceDesc.Streams[0], OrderService_WatchOrder_FullMethodName, cOpts...)
@@ -181,6 +207,10 @@ type OrderServiceServer interface {
 	ReturnOrder(context.Context, *ReturnOrderRequest) (*Order, error)
 	// Reads an order's waybill: what each service did for it, when, why, and in which trace.
 	GetWaybill(context.Context, *GetWaybillRequest) (*Waybill, error)
+	// Lists orders that wait for longer than they should: whose deadline has passed and did nothing, or whose undoing or return had to be asked for again. It tells whom they wait for.
+	ListStuckOrders(context.Context, *ListStuckOrdersRequest) (*ListStuckOrdersResponse, error)
+	// Asks again, now, for what a CANCELLING or RETURNING order waits for, as its deadline would. In any other status there is nothing to ask for again (FAILED_PRECONDITION).
+	RetryOrder(context.Context, *RetryOrderRequest) (*Order, error)
 	// Follows one order: first as it is now, then every new entry of its waybill with the order as it was after it.
 	//
 	// The stream ends after the entry with which the order reached a final status. Without a gap or a double it goes on from resume_token.
@@ -214,6 +244,12 @@ func (UnimplementedOrderServiceServer) ReturnOrder(context.Context, *ReturnOrder
 }
 func (UnimplementedOrderServiceServer) GetWaybill(context.Context, *GetWaybillRequest) (*Waybill, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetWaybill not implemented")
+}
+func (UnimplementedOrderServiceServer) ListStuckOrders(context.Context, *ListStuckOrdersRequest) (*ListStuckOrdersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListStuckOrders not implemented")
+}
+func (UnimplementedOrderServiceServer) RetryOrder(context.Context, *RetryOrderRequest) (*Order, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryOrder not implemented")
 }
 func (UnimplementedOrderServiceServer) WatchOrder(*WatchOrderRequest, grpc.ServerStreamingServer[WatchOrderResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchOrder not implemented")
@@ -350,6 +386,42 @@ func _OrderService_GetWaybill_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OrderService_ListStuckOrders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListStuckOrdersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrderServiceServer).ListStuckOrders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrderService_ListStuckOrders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrderServiceServer).ListStuckOrders(ctx, req.(*ListStuckOrdersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrderService_RetryOrder_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryOrderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrderServiceServer).RetryOrder(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrderService_RetryOrder_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrderServiceServer).RetryOrder(ctx, req.(*RetryOrderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _OrderService_WatchOrder_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchOrderRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -398,6 +470,14 @@ var OrderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetWaybill",
 			Handler:    _OrderService_GetWaybill_Handler,
+		},
+		{
+			MethodName: "ListStuckOrders",
+			Handler:    _OrderService_ListStuckOrders_Handler,
+		},
+		{
+			MethodName: "RetryOrder",
+			Handler:    _OrderService_RetryOrder_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
