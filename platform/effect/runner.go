@@ -30,7 +30,7 @@ type Config struct {
 	// Fold gives the result back to the service. It may block and returns when
 	// the result is stored, or with an error when it is not.
 	Fold func(ctx context.Context, c *Call, result any) error
-	// GiveUp puts a call away that is Hopeless at its MaxAttempts-th try. It returns
+	// GiveUp puts a call away whose error is a HopelessError at its MaxAttempts-th try. It returns
 	// when that is stored. Nil: no call is ever given up.
 	GiveUp      func(ctx context.Context, c *Call, err error) error
 	MaxAttempts int
@@ -41,15 +41,15 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Hopeless is an error of Perform or Fold that has nothing to do with the other
+// HopelessError is an error of Perform or Fold that has nothing to do with the other
 // side being away: trying again helps only once the program was mended.
-type Hopeless struct{ Err error }
+type HopelessError struct{ Err error }
 
 // Error gives the text of the error.
-func (h *Hopeless) Error() string { return h.Err.Error() }
+func (h *HopelessError) Error() string { return h.Err.Error() }
 
 // Unwrap gives the error.
-func (h *Hopeless) Unwrap() error { return h.Err }
+func (h *HopelessError) Unwrap() error { return h.Err }
 
 // A Runner makes the recorded calls of one service: at once those that the
 // process just committed, at their time those that are for later, and those
@@ -171,7 +171,7 @@ func (r *Runner) run(c *Call) {
 	if err == nil {
 		err = r.cfg.Fold(r.ctx, c, result)
 	}
-	var hopeless *Hopeless
+	var hopeless *HopelessError
 	if errors.As(err, &hopeless) && r.cfg.GiveUp != nil && c.Attempt >= int64(r.cfg.MaxAttempts) && r.ctx.Err() == nil {
 		err = r.cfg.GiveUp(r.ctx, c, hopeless.Err)
 	}

@@ -26,7 +26,7 @@ func keyFrom(ctx context.Context) *idempotency.Key {
 func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err error) {
 	p, ok := r.machine.effects[c.Kind]
 	if !ok {
-		return nil, &effect.Hopeless{Err: errs.E(errs.Unimplemented, "UNKNOWN_EFFECT", "this build does not know effect %s", c.Kind)}
+		return nil, &effect.HopelessError{Err: errs.E(errs.Unimplemented, "UNKNOWN_EFFECT", "this build does not know effect %s", c.Kind)}
 	}
 	sc := parseTrace(c.Traceparent)
 	ctx = trace.ContextWithRemoteSpanContext(ctx, sc)
@@ -37,9 +37,9 @@ func (r *Reactor) perform(ctx context.Context, c *effect.Call) (result any, err 
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = &effect.Hopeless{Err: &panicError{value: p, stack: debug.Stack()}}
+			err = &effect.HopelessError{Err: &panicError{value: p, stack: debug.Stack()}}
 		} else if err != nil && errs.Permanent(err) {
-			err = &effect.Hopeless{Err: err}
+			err = &effect.HopelessError{Err: err}
 		}
 	}()
 	failpoint.Before("call.perform")
@@ -58,7 +58,7 @@ func (r *Reactor) fold(ctx context.Context, c *effect.Call, result any) error {
 		return err
 	}
 	if err != nil {
-		return &effect.Hopeless{Err: err}
+		return &effect.HopelessError{Err: err}
 	}
 	return nil
 }

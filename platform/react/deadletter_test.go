@@ -69,7 +69,7 @@ func keyed(ctx context.Context, key string) context.Context {
 	return idempotency.NewContext(ctx, idempotency.Key{Caller: "user:ann", Method: "/m", Value: key, Fingerprint: []byte("f")})
 }
 
-func few(max int) func(*react.Config) { return func(c *react.Config) { c.MaxAttempts = max } }
+func few(n int) func(*react.Config) { return func(c *react.Config) { c.MaxAttempts = n } }
 
 func TestAnEventThatFailsTooOftenIsGivenUpAndDoneOnceWhenItIsRedriven(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
