@@ -75,8 +75,8 @@ test: ## Test everything; needs only Go, uses Postgres when there is one, requir
 SEEDS ?= 2000
 
 .PHONY: prove
-prove: ## Prove that nothing is lost and nothing happens twice: thousands of simulated worlds (minutes)
-	@WAYBILL_SIM_SEEDS=$(SEEDS) go test -count=1 -timeout 30m -v ./test/sim
+prove: ## Prove that nothing is lost and nothing happens twice: simulated worlds, crashes, kills, broker loss, linearizability (minutes)
+	@SEEDS=$(SEEDS) go run ./test/prove
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Check formatting, linters, module files and that each module builds by itself

@@ -236,7 +236,7 @@ func TestWhatABrokersFilesLoseIsPublishedAgain(t *testing.T) {
 						if n := s.missing(); n > 0 {
 							t.Errorf("%d events are missing after the audit", n)
 						}
-						t.Logf("%d events repaired of %d", s.repaired.Load(), s.events)
+						t.Logf("PROVE losses=1 repaired=%d events=%d missing=%d", s.repaired.Load(), s.events, s.missing())
 						s.close()
 					})
 				}
@@ -299,7 +299,7 @@ func TestAnOlderCopyOfTheStreamIsNoticedAlsoWhenItHasGrownSince(t *testing.T) {
 		if n := s.missing(); n > 0 {
 			t.Errorf("%d events are missing after the audit", n)
 		}
-		t.Logf("%d events repaired of %d", s.repaired.Load(), s.events)
+		t.Logf("PROVE losses=1 repaired=%d events=%d missing=%d", s.repaired.Load(), s.events, s.missing())
 		s.close()
 	})
 }
@@ -323,6 +323,7 @@ func TestAFullStreamRefusesAndEventsWaitUntilThereIsRoom(t *testing.T) {
 			t.Errorf("%d events are missing", n)
 		}
 		s.relay.Audit()
+		t.Logf("PROVE losses=1 repaired=0 events=%d missing=%d", s.events, s.missing())
 		s.close()
 		if n := s.repaired.Load(); n > 0 {
 			t.Errorf("%d events were taken for lost", n)
