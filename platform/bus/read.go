@@ -87,7 +87,7 @@ func (b *Bus) readOne(ctx context.Context, stream string, seq uint64) (*Msg, err
 	}
 	header, err := nats.DecodeHeadersMsg(answer.Message.Header)
 	if err != nil {
-		return nil, nil //nolint:nilnil,nilerr // what cannot be read is as good as gone
+		return nil, nil //nolint:nilnil // what cannot be read is as good as gone
 	}
 	for k, v := range header {
 		switch {

@@ -201,13 +201,13 @@ func shuffle(t *testing.T, broker string) {
 		must(t, js.DeleteStream(ctx, info.Config.Name))
 		_, err = js.CreateStream(ctx, info.Config)
 		must(t, err)
-		publish(t, ctx, js, all)
+		publish(ctx, t, js, all)
 		total += len(all)
 	}
 	t.Logf("%d messages in disorder", total)
 }
 
-func publish(t *testing.T, ctx context.Context, js jetstream.JetStream, all []*nats.Msg) {
+func publish(ctx context.Context, t *testing.T, js jetstream.JetStream, all []*nats.Msg) {
 	t.Helper()
 	for _, m := range all {
 		_, err := js.PublishMsgAsync(m)
