@@ -35,7 +35,8 @@ const (
 	markBulk  = 512                     // or until so many wait
 	scanEvery = time.Second             // how often forgotten rows are looked for
 	scanAge   = 2 * time.Second         // younger rows are on their way from memory
-	leaseTTL  = 10 * time.Second        // how long a dead relay blocks its successor
+	leaseTTL  = 4 * time.Second         // how long a dead relay blocks its successor
+	lastAcks  = 10 * time.Second        // how long a stop waits for acknowledgements
 	minPause  = 50 * time.Millisecond   // first back-off after a refused publish
 	maxPause  = 5000 * time.Millisecond // last back-off
 	remember  = 1 << 15                 // aggregates of which the last event is known, times two
@@ -231,7 +232,7 @@ func (r *Relay) run(ctx context.Context) {
 		case <-quit:
 			quit = nil
 			r.behind = false
-			deadline = time.After(leaseTTL)
+			deadline = time.After(lastAcks)
 		case <-deadline:
 			return
 		}
