@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -59,14 +60,15 @@ type outcome struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := prove(ctx); err != nil {
+	if err := prove(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop has been called
 	}
 }
 
-func prove(ctx context.Context) error {
+// prove writes the table to out.
+func prove(ctx context.Context, out io.Writer) error {
 	dir := filepath.Join(".tmp", "prove")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -75,19 +77,22 @@ func prove(ctx context.Context) error {
 	all := lanes()
 	results := make([][]outcome, len(all))
 	var running sync.WaitGroup
+	var say sync.Mutex
 	for i, lane := range all {
 		running.Go(func() {
 			for _, t := range lane {
 				o := t.experiment(ctx, dir)
-				fmt.Printf("%-18s %s after %s\n", t.name, o.verdict(), o.took.Round(time.Second))
 				results[i] = append(results[i], o)
+				say.Lock()
+				fmt.Fprintf(out, "%-18s %s after %s\n", t.name, o.verdict(), o.took.Round(time.Second))
+				say.Unlock()
 			}
 		})
 	}
 	running.Wait()
 
 	bad := 0
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\ntier\tresult\ttime\tfigures\n")
 	for _, lane := range results {
 		for _, o := range lane {
@@ -104,11 +109,11 @@ func prove(ctx context.Context) error {
 	if err != nil {
 		commit = []byte("unknown")
 	}
-	fmt.Printf("\ncommit %s, %s in all, on %s; what was said is in %s\n", bytes.TrimSpace(commit), time.Since(begun).Round(time.Second), time.Now().UTC().Format(time.DateOnly), dir)
+	fmt.Fprintf(out, "\ncommit %s, %s in all, on %s; what was said is in %s\n", bytes.TrimSpace(commit), time.Since(begun).Round(time.Second), time.Now().UTC().Format(time.DateOnly), dir)
 	for _, lane := range results {
 		for _, o := range lane {
 			for _, name := range o.failed {
-				fmt.Printf("failed: %s: %s\n", o.tier.name, name)
+				fmt.Fprintf(out, "failed: %s: %s\n", o.tier.name, name)
 			}
 		}
 	}
