@@ -22,7 +22,7 @@ func proving(t *testing.T) (worlds int, long bool) {
 	t.Helper()
 	text := os.Getenv("WAYBILL_SIM_SEEDS")
 	if text == "" {
-		return 12, false
+		return 8, false
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
