@@ -18,6 +18,7 @@ const (
 	scanPage   = 500
 	minBackoff = 200 * time.Millisecond
 	maxBackoff = time.Minute
+	maxFold    = 5 * time.Second // for a result that waits for nothing but the database
 )
 
 // Config says what a Runner runs.
@@ -167,8 +168,10 @@ func (r *Runner) work() {
 
 func (r *Runner) run(c *Call) {
 	c.Attempt++
+	most := maxBackoff
 	result, err := r.cfg.Perform(r.ctx, c)
 	if err == nil {
+		most = maxFold
 		err = r.cfg.Fold(r.ctx, c, result)
 	}
 	var hopeless *HopelessError
@@ -179,7 +182,7 @@ func (r *Runner) run(c *Call) {
 	if err == nil || r.ctx.Err() != nil {
 		return
 	}
-	backoff := min(minBackoff<<min(c.Attempt-1, 16), maxBackoff)
+	backoff := min(minBackoff<<min(c.Attempt-1, 16), most)
 	c.RunAt = r.cfg.Now().Add(backoff + rand.N(backoff/5+1))
 	r.cfg.Log.Warn("call to the outside failed, will try again", "service", r.cfg.Service, "kind", c.Kind, "aggregate_id", c.AggregateID,
 		"attempt", c.Attempt, "next", c.RunAt, "error", err)

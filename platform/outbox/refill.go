@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -209,7 +210,11 @@ func (r *Relay) answered(ctx context.Context, f finding) {
 	t := &r.tail
 	t.asking, t.next = false, r.cfg.Now().Add(scanEvery) // if a database or the broker is away
 	if f.err != nil {
-		r.cfg.Log.Warn("the stream could not be audited", "stream", r.stream, "error", f.err)
+		level := slog.LevelWarn
+		if errs.KindOf(f.err) == errs.Unavailable { // the bus tells of a broker that is away
+			level = slog.LevelDebug
+		}
+		r.cfg.Log.Log(ctx, level, "the stream could not be audited", "stream", r.stream, "error", f.err)
 		if errs.KindOf(f.err) == errs.NotFound {
 			t.good = false
 		}

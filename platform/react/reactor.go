@@ -348,7 +348,7 @@ func (r *Reactor) finish(it *item) {
 		err = it.delivery.Ack()
 		failpoint.After("event.ack")
 	case it.retry:
-		err = it.delivery.Nak(backoff(it.delivery.Deliveries))
+		err = it.delivery.Nak(backoff(it.delivery.Deliveries, it.err))
 	default:
 		err = it.delivery.Term(errs.ReasonOf(it.err))
 	}
@@ -401,9 +401,14 @@ func (r *Reactor) startSpan(it *item, name string, kind trace.SpanKind) {
 	it.trace = it.span.SpanContext()
 }
 
-// backoff is how long a delivery waits after its n-th failure.
-func backoff(n uint64) time.Duration {
-	d := min(100*time.Millisecond<<min(n, 10), time.Minute)
+// backoff is how long a delivery waits after its n-th failure. One that only waits
+// for the database waits less, so that all is caught up soon after its return.
+func backoff(n uint64, err error) time.Duration {
+	most := time.Minute
+	if errs.ReasonOf(err) == reasonAway {
+		most = 5 * time.Second
+	}
+	d := min(100*time.Millisecond<<min(n, 10), most)
 	return d + rand.N(d/5)
 }
 
@@ -412,13 +417,16 @@ func lostRace(err error) bool {
 	return sqldb.Retryable(err) || errors.Is(err, sqldb.ErrDuplicate) || errors.Is(err, sqldb.ErrMissing)
 }
 
+// reasonAway says that the database did not answer.
+const reasonAway = "DATABASE_UNAVAILABLE"
+
 // outside gives the error that a caller sees when a batch was not stored.
 func outside(err error) error {
 	switch {
 	case lostRace(err):
 		return errs.Wrap(err, errs.Aborted, "LOST_RACE", "others changed the same data at the same time; try again")
 	case sqldb.Unavailable(err), errors.Is(err, context.DeadlineExceeded):
-		return errs.Wrap(err, errs.Unavailable, "DATABASE_UNAVAILABLE", "the database is not available; try again").WithRetryAfter(time.Second)
+		return errs.Wrap(err, errs.Unavailable, reasonAway, "the database is not available; try again").WithRetryAfter(time.Second)
 	}
 	return err
 }

@@ -29,6 +29,7 @@ type rush struct {
 	enough   chan struct{}       // closed when so many were accepted
 	left     int                 // until then
 	orders   map[string]struct{} // accepted
+	pace     <-chan time.Time    // of placing orders; nil: as fast as they are answered
 }
 
 func newRush() *rush {
@@ -80,6 +81,9 @@ func (r *rush) run(ctx context.Context, s *server, p *people) (wait func()) {
 	for range 8 {
 		hands.Go(func() {
 			for ctx.Err() == nil {
+				if r.pace != nil {
+					<-r.pace
+				}
 				n, key := r.take()
 				var id string
 				var err error

@@ -27,6 +27,9 @@ func TestPostgresAndTheBrokerMayBeAwayForLong(t *testing.T) {
 	line := startLine(t, database)
 	s := serve(t, settings(t), "--data", data, "--db", line.url(), "--nats", broker.URL())
 	p, r := s.open(), newRush()
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
+	r.pace = pace.C
 	memory := watchMemory(t, s.cmd.Process.Pid)
 	load := exec.Command(binary(t), "load", "--server", s.grpc, "--rate", "20", "--duration", (3*away + 30*time.Second).String(), "--settle", "1m", "--json")
 	load.Env = environment(t.TempDir(), "WAYBILL_ADMIN_EMAIL="+adminEmail, "WAYBILL_ADMIN_PASSWORD="+adminPassword)
