@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,9 @@ func TestTheCommandsForWhatWasGivenUp(t *testing.T) {
 	waybill := func(code int, args ...string) result {
 		t.Helper()
 		r := run(t, env, "", append(args, "--server", s.grpc)...)
+		if !slices.Contains(args, "--json") {
+			t.Logf("$ waybill %s\n%s%s", strings.Join(args, " "), r.out, r.errOut)
+		}
 		if r.code != code {
 			t.Errorf("waybill %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), r.code, code, r.out, r.errOut)
 		}
