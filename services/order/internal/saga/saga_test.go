@@ -220,14 +220,14 @@ func TestAnOrderThatWaitsTooLongIsUndoneAndRemindedOf(t *testing.T) {
 
 func TestWhatMustNotHappenIsNotedAndChangesNothing(t *testing.T) {
 	ordertest.Each(t, func(t *testing.T, w *ordertest.World) {
-		before := w.PlaceIn("u1", order.Cancelled)
+		before := w.PlaceIn("u1", order.Rejected)
 		id := before.GetOrderId()
 		after := w.SayEach(id, &paymentv1.PaymentCaptured{OrderId: id, PaymentId: "another", Amount: &typev1.Money{MinorUnits: 500, CurrencyCode: "EUR"}})
-		if after.GetStatus() != order.Cancelled || after.GetPaymentId() != before.GetPaymentId() {
+		if after.GetStatus() != order.Rejected || after.GetPaymentId() != before.GetPaymentId() {
 			t.Errorf("got %v", after)
 		}
 		bill := w.Waybill(id)
-		if e := bill[len(bill)-1]; e.GetDetail() != "unexpected; 5.00 EUR taken" || e.GetToStatus() != order.Cancelled {
+		if e := bill[len(bill)-1]; e.GetDetail() != "unexpected; 5.00 EUR taken" || e.GetToStatus() != order.Rejected {
 			t.Errorf("the entry: %v", e)
 		}
 	})
