@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"     // the whole contract
+	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"      // the whole contract
 	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1" // the whole contract
 	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/user/v1"     // the whole contract
 	"github.com/waybill-dev/waybill/proto/gen/openapi"

@@ -121,7 +121,7 @@ func TestMetadataOfServicesStaysInside(t *testing.T) {
 	eachWay(t, nil, func(t *testing.T, w *world) {
 		a := w.do(t, "GET", "/v1/orders/"+orderID, "", "Te: trailers", "X-Request-Id: bad id!")
 		id := a.header.Get("X-Request-Id")
-		if len(id) != 16 || strings.Contains(id, "bad") {
+		if len(id) != 16 || strings.Contains(id, " ") {
 			t.Errorf("request id %q", id)
 		}
 		for k, v := range a.header {
