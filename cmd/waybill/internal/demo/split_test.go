@@ -55,6 +55,11 @@ func TestEachServiceDoesOnTheBrokerExactlyWhatIsDeclared(t *testing.T) {
 	w.eraseSomebody(t)
 	w.checkConsumers(t)
 	w.checkSubscriptions(t)
+	for _, s := range topology.Services() {
+		for _, stream := range s.Broker().Streams {
+			eventually(t, s.Name+" looks at its stream", func() bool { return w.happened("$JS.API.STREAM.MSG.GET." + stream.Name) })
+		}
+	}
 	w.stop()
 	for _, line := range w.refused() {
 		t.Error("the broker refused:", line)
@@ -159,6 +164,7 @@ func (w *world) startServices(t *testing.T) {
 		cfg.NATS, cfg.NATSUser, cfg.NATSPassword = w.ns.ClientURL(), s.Name, telemetry.Secret(password(s.Name))
 		cfg.Admin.Email, cfg.Admin.Password = "admin@example.com", telemetry.Secret(password("the administrator"))
 		cfg.Log.Level = slog.LevelError
+		cfg.Audit = 500 * time.Millisecond
 		cfg.Auth.HashMemory, cfg.Auth.HashTime = 64, 1
 		cfg.Payment.ProviderTimeout, cfg.Shipping.ScanEvery = 300*time.Millisecond, 100*time.Millisecond
 		n, err := node.New(t.Context(), cfg)
