@@ -228,8 +228,9 @@ func TestTheAutoscalerAddsPodsUnderLoadAndTakesThemAway(t *testing.T) {
 	})
 	upgrade(t, ownChart(), "--values", filepath.Join("testdata", "autoscaling.yaml"))
 	defer upgrade(t, ownChart())
+	// Until the new pod is there, the load may be more than the machine bears.
 	l := startLoad(t, open(t), 2*rate)
-	l.during(nil, func() {
+	l.during(retryable(), func() {
 		await(t, "the order service has more pods", func() (bool, error) { return readyPods(t, "order") > 1, nil })
 		t.Logf("%d pods under load", readyPods(t, "order"))
 	})
