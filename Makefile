@@ -69,7 +69,7 @@ RACE = $(shell if command -v gcc >/dev/null || command -v clang >/dev/null || [ 
 
 .PHONY: test
 test: ## Test everything; needs only Go, uses Postgres when there is one, requires it when CI=true
-	@for m in $(MODULES); do (cd $$m && go test $(RACE) -timeout 20m ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && go test $(RACE) -timeout 40m ./...) || exit 1; done
 
 # Worlds that prove runs.
 SEEDS ?= 2000
