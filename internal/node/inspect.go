@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybill-dev/waybill/internal/invariant"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
@@ -157,10 +158,18 @@ func disagreements(ctx context.Context, dbs map[string]*sqldb.DB, orders []*orde
 	for _, o := range orders {
 		var lines []string
 		if money != nil {
-			lines = append(lines, moneyOf(o, money[o.GetOrderId()])...)
+			m, total := money[o.GetOrderId()], o.GetTotal()
+			if text := invariant.Money(o.GetStatus(), total.GetMinorUnits(), m.Taken, m.Kept); text != "" {
+				lines = append(lines, text)
+			}
+			if m.Taken != 0 && m.Currency != total.GetCurrencyCode() {
+				lines = append(lines, fmt.Sprintf("it was paid in %s and costs %s", m.Currency, total.GetCurrencyCode()))
+			}
 		}
 		if holds != nil {
-			lines = append(lines, stockOf(o, holds[o.GetOrderId()])...)
+			if text := invariant.Stock(o.GetStatus(), holds[o.GetOrderId()]); text != "" {
+				lines = append(lines, text)
+			}
 		}
 		if len(lines) > 0 {
 			about = append(about, o.GetOrderId())
@@ -170,53 +179,6 @@ func disagreements(ctx context.Context, dbs map[string]*sqldb.DB, orders []*orde
 		}
 	}
 	return wrong, about, nil
-}
-
-// moneyOf tells what is wrong with the money of an order.
-func moneyOf(o *orderv1.Order, m paymentd.Money) []string {
-	total := o.GetTotal()
-	switch o.GetStatus() {
-	case order.Scheduled, order.Dispatched, order.Delivered:
-		switch {
-		case m.Taken != total.GetMinorUnits() || m.Taken != 0 && m.Currency != total.GetCurrencyCode():
-			return []string{fmt.Sprintf("%d %s were taken of its %d %s", m.Taken, m.Currency, total.GetMinorUnits(), total.GetCurrencyCode())}
-		case m.Kept < 0:
-			return []string{fmt.Sprintf("%d more were paid back than taken", -m.Kept)}
-		}
-	case order.Rejected:
-		if m.Taken != 0 {
-			return []string{fmt.Sprintf("%d %s were taken", m.Taken, m.Currency)}
-		}
-	case order.Cancelled, order.Returned:
-		if m.Kept != 0 {
-			return []string{fmt.Sprintf("%d %s of its money are kept", m.Kept, m.Currency)}
-		}
-	}
-	return nil
-}
-
-// stockOf tells what is wrong with the stock of an order.
-func stockOf(o *orderv1.Order, hold inventory.State) []string {
-	var good []inventory.State
-	switch o.GetStatus() {
-	case order.Scheduled, order.Dispatched, order.Delivered:
-		good = []inventory.State{inventory.Committed}
-	case order.Rejected:
-		good = []inventory.State{inventory.Rejected}
-	case order.Cancelled:
-		good = []inventory.State{inventory.Rejected, inventory.Expired, inventory.Released, inventory.RestockedHold, inventory.Tombstoned}
-	case order.Returned:
-		good = []inventory.State{inventory.RestockedHold}
-	default:
-		return nil
-	}
-	if slices.Contains(good, hold) {
-		return nil
-	}
-	if hold == inventory.None {
-		return []string{"inventory has not heard of it"}
-	}
-	return []string{fmt.Sprintf("its stock is %s", hold)}
 }
 
 // strangers looks for payments of orders that do not exist.
