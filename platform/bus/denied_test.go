@@ -1,7 +1,6 @@
 package bus_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +26,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
 // shop is what a service called shop does on a broker: it keeps its stream, hears
@@ -48,9 +47,9 @@ func userFor(name string, u bus.Use) bustest.User {
 }
 
 // openAs gives a Bus of a user; change may be nil.
-func openAs(t *testing.T, ns *server.Server, user string, change func(*bus.Config)) (*bus.Bus, *logged) {
+func openAs(t *testing.T, ns *server.Server, user string, change func(*bus.Config)) (*bus.Bus, *telemetrytest.Buffer) {
 	t.Helper()
-	log := &logged{}
+	log := &telemetrytest.Buffer{}
 	cfg := bus.Config{URL: ns.ClientURL(), User: user, Password: user + "-password", ReconnectWait: 10 * time.Millisecond}
 	if change != nil {
 		change(&cfg)
@@ -65,24 +64,6 @@ func openAs(t *testing.T, ns *server.Server, user string, change func(*bus.Confi
 		_ = b.Close(ctx) // a broker that refuses may also not let it end well
 	})
 	return b, log
-}
-
-// logged is a log that tests read.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) has(text string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.buf.String(), text)
 }
 
 func wantDenied(t *testing.T, err error, subject string) {
@@ -165,7 +146,7 @@ func TestWhatAUserMayNotDoIsRefusedAtOnceWithTheSubject(t *testing.T) {
 	if err := b.Ready(); errs.KindOf(err) != errs.Unavailable || errs.ReasonOf(err) != bus.ReasonDenied {
 		t.Errorf("ready says %v", err)
 	}
-	if !log.has("$JS.API.STREAM.INFO.OTHER") || log.has("shop-password") {
+	if !strings.Contains(log.String(), "$JS.API.STREAM.INFO.OTHER") || strings.Contains(log.String(), "shop-password") {
 		t.Error("the log does not name what was refused, or tells the password")
 	}
 	stop, err := b.Listen("bank", func([]byte) {})
@@ -173,7 +154,7 @@ func TestWhatAUserMayNotDoIsRefusedAtOnceWithTheSubject(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	eventually(t, "the refused subscription is told", func() bool { return log.has("waybill.notify.bank") })
+	eventually(t, "the refused subscription is told", func() bool { return strings.Contains(log.String(), "waybill.notify.bank") })
 }
 
 func TestPermissionsThatAreMendedNeedNoRestart(t *testing.T) {
@@ -227,8 +208,8 @@ func TestAWrongPasswordIsToldAndNotSilence(t *testing.T) {
 		if b.Ready() == nil {
 			t.Errorf("%s: ready", name)
 		}
-		if !log.has("does not let") || log.has("guess") {
-			t.Errorf("%s: the log does not say it, or says too much: %s", name, log.buf.String())
+		if !strings.Contains(log.String(), "does not let") || strings.Contains(log.String(), "guess") {
+			t.Errorf("%s: the log does not say it, or says too much: %s", name, log.String())
 		}
 	}
 }
@@ -332,7 +313,7 @@ func TestWhatABrokerRepublishesIsNotHandled(t *testing.T) {
 	if d := next(t, paid); d.ID != "BANK-a-1" {
 		t.Errorf("handled %s", d.ID)
 	}
-	if !log.has("put into the stream by the settings of another") {
+	if !strings.Contains(log.String(), "put into the stream by the settings of another") {
 		t.Error("nobody was told")
 	}
 }
@@ -367,7 +348,7 @@ func TestTheConnectionToTheBrokerCanHaveTLS(t *testing.T) {
 		"no authority, and so no secure": func(*bus.Config) {},
 	} {
 		b, log := openAs(t, ns, "shop", change)
-		eventually(t, name+" is told", func() bool { return b.Ready() != nil && log.has("event bus cannot be reached") })
+		eventually(t, name+" is told", func() bool { return b.Ready() != nil && strings.Contains(log.String(), "event bus cannot be reached") })
 	}
 	for name, change := range map[string]func(*bus.Config){
 		"a file that is not there": func(c *bus.Config) { c.CAFile = file("nothing.crt") },

@@ -1,7 +1,6 @@
 package bus_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,6 +16,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
 // tally checks that every done is called exactly once.
@@ -358,7 +358,7 @@ func TestOneDirectoryServesOneProcess(t *testing.T) {
 func TestLoginsNeverShow(t *testing.T) {
 	const secret = "s3cr3t-pa55"
 	s := bustest.StartServerWithLogin(t, "anna", secret)
-	var out syncBuffer
+	var out telemetrytest.Buffer
 	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	url := func(login string) string { return strings.Replace(s.URL(), "nats://", "nats://"+login+"@", 1) }
 	open := func(cfg bus.Config) *bus.Bus {
@@ -397,23 +397,6 @@ func TestLoginsNeverShow(t *testing.T) {
 	if text := out.String(); strings.Contains(text, secret) {
 		t.Errorf("the password shows:\n%s", text)
 	}
-}
-
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func TestAPublishWithoutAnAnswerTimesOut(t *testing.T) {

@@ -1,7 +1,6 @@
 package mtls
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -11,12 +10,13 @@ import (
 	"net"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
 // shop is the system of these tests.
@@ -48,29 +48,11 @@ func newAuthority(t testing.TB) *Authority {
 	return must[*Authority](t)(NewAuthority("test", time.Hour, time.Now()))
 }
 
-// logBuffer is a log that tests read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // party is one process with its directory.
 type party struct {
 	*Identity
 	dir    string
-	logs   *logBuffer
+	logs   *telemetrytest.Buffer
 	meters *sdk.ManualReader
 }
 
@@ -78,7 +60,7 @@ type party struct {
 // watch is slower than any test, and Now never makes current look.
 func newParty(t testing.TB, pair Pair, authorities ...*Authority) *party {
 	t.Helper()
-	p := &party{dir: t.TempDir(), logs: &logBuffer{}, meters: sdk.NewManualReader()}
+	p := &party{dir: t.TempDir(), logs: &telemetrytest.Buffer{}, meters: sdk.NewManualReader()}
 	ok(t, pair.Write(p.dir, authorities...))
 	p.Identity = must[*Identity](t)(Open(Config{
 		Dir: p.dir, Peers: everyone, Interval: 24 * time.Hour, Log: slog.New(slog.NewTextHandler(p.logs, nil)),

@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
-func logTo(l *logBuffer) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+func logTo(l *telemetrytest.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 func TestAnIDIsWrittenInOneWayOnly(t *testing.T) {
 	t.Parallel()

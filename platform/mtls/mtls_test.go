@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
 // TestWhoCannotProveWhoTheyAreGetsNoConnection is hazard E1, from the server's side.
@@ -257,7 +259,7 @@ func TestTheAuthorityCanBeReplaced(t *testing.T) {
 func TestAHandshakeLooksForNewFilesItself(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	dir, logs, now := t.TempDir(), &logBuffer{}, time.Now()
+	dir, logs, now := t.TempDir(), &telemetrytest.Buffer{}, time.Now()
 	first, next := issue(t, a, shop("order"), nil), issue(t, a, shop("order"), nil)
 	ok(t, first.Write(dir, a))
 	i := must[*Identity](t)(Open(Config{Dir: dir, Peers: everyone, Interval: 10 * time.Minute, Log: logTo(logs), Now: func() time.Time { return now }}))
@@ -276,7 +278,7 @@ func TestAHandshakeLooksForNewFilesItself(t *testing.T) {
 func TestTheWatchSeesNewFiles(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	dir, logs := t.TempDir(), &logBuffer{}
+	dir, logs := t.TempDir(), &telemetrytest.Buffer{}
 	p := issue(t, a, shop("order"), nil)
 	ok(t, p.Write(dir, a))
 	i := must[*Identity](t)(Open(Config{Dir: dir, Peers: everyone, Interval: time.Millisecond, Log: logTo(logs)}))

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/auth"
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/rpc/internal/echov1"
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
 var (
@@ -101,29 +100,11 @@ func (e *echo) Talk(s grpc.BidiStreamingServer[echov1.Message, echov1.Message]) 
 	}
 }
 
-// logBuffer is a log that tests read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // world is a server with an echo service, on TCP and within the process.
 type world struct {
 	*Server
 	echo   *echo
-	logs   *logBuffer
+	logs   *telemetrytest.Buffer
 	signer *auth.Signer
 	addr   string
 	tcp    *grpc.ClientConn
@@ -133,7 +114,7 @@ type option func(*Config, *Deps)
 
 func newWorld(t testing.TB, opts ...option) *world {
 	t.Helper()
-	w := &world{echo: &echo{}, logs: &logBuffer{}}
+	w := &world{echo: &echo{}, logs: &telemetrytest.Buffer{}}
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)

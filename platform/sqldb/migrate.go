@@ -66,12 +66,19 @@ func up(ctx context.Context, db *sql.DB, d Dialect, s *schema) error {
 	return err
 }
 
-// migrate uses connections of its own, without a statement timeout and with the
-// lock timeout, so that a migration that waits for a lock gives up before it
+// migrateLockTimeout is less than PostgreSQL's deadlock_timeout, so that of a
+// migration and those who serve it is the migration that gives way, before it
 // blocks everybody behind it.
+const migrateLockTimeout = 500 * time.Millisecond
+
+// migratePatience is how long a migration that lost a race is tried again.
+const migratePatience = time.Minute
+
+// migrate uses connections of its own, without a statement timeout.
 func (p *postgres) migrate(ctx context.Context, name string, fsys fs.FS) error {
 	cc := p.pool.Config().ConnConfig.Copy()
 	cc.RuntimeParams["statement_timeout"] = "0"
+	cc.RuntimeParams["lock_timeout"] = milliseconds(min(migrateLockTimeout, p.cfg.LockTimeout))
 	cc.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	cc.DefaultQueryExecMode = pgx.QueryExecModeExec // tables change under prepared statements
 	db := stdlib.OpenDB(*cc)
@@ -81,7 +88,21 @@ func (p *postgres) migrate(ctx context.Context, name string, fsys fs.FS) error {
 		return classifyPostgres(err)
 	}
 	defer unlock()
-	return classifyPostgres(migrateUp(ctx, db, Postgres, name, fsys, p.cfg.Migrated))
+	patience := time.After(migratePatience)
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 3*time.Second) {
+		err := classifyPostgres(migrateUp(ctx, db, Postgres, name, fsys, p.cfg.Migrated))
+		if !Retryable(err) {
+			return err
+		}
+		p.cfg.Log.Info("the migration gives way to those who use the tables and tries again", "tables", name, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-patience:
+			return err
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
 }
 
 // advisoryLock takes a session lock. It asks again and again instead of waiting

@@ -93,12 +93,14 @@ func holds(text string, u *url.URL) bool {
 	return false
 }
 
+// milliseconds is d as PostgreSQL's settings have it, where 0 means none.
+func milliseconds(d time.Duration) string { return strconv.FormatInt(max(d.Milliseconds(), 1), 10) }
+
 // runtimeParams are the settings every session begins with.
 func (c Config) runtimeParams(to map[string]string) {
-	ms := func(d time.Duration) string { return strconv.FormatInt(max(d.Milliseconds(), 1), 10) }
-	to["statement_timeout"] = ms(c.StatementTimeout)
-	to["lock_timeout"] = ms(c.LockTimeout)
-	to["idle_in_transaction_session_timeout"] = ms(c.IdleInTxTimeout)
+	to["statement_timeout"] = milliseconds(c.StatementTimeout)
+	to["lock_timeout"] = milliseconds(c.LockTimeout)
+	to["idle_in_transaction_session_timeout"] = milliseconds(c.IdleInTxTimeout)
 	to["default_transaction_isolation"] = "read committed"
 	if c.Schema != "" {
 		to["search_path"] = quote(c.Schema)

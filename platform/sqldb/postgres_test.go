@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 )
 
 // admin connects past sqldb.
@@ -119,6 +122,40 @@ func TestProcessesThatMigrateAtOnceWaitForEachOther(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestAMigrationGivesWayToThoseWhoServe crosses the locks of a migration and of a
+// transaction: the transaction never loses, and the migration ends when it may.
+func TestAMigrationGivesWayToThoseWhoServe(t *testing.T) {
+	server := sqldbtest.StartPostgres(t, false)
+	db := sqldbtest.Postgres(t, false)("toys", migration(shop1+"CREATE TABLE till (id text PRIMARY KEY, n int);"))
+	var gaveWay telemetrytest.Buffer
+	newer := openPostgres(t, sqldb.Config{URL: server, Schema: schemaOf(t, db), Log: slog.New(slog.NewTextHandler(&gaveWay, nil))})
+
+	tx, err := db.Begin(t.Context())
+	must(t, err)
+	defer tx.Rollback()
+	_, err = tx.Exec(t.Context(), "INSERT INTO till (id) VALUES ('first')")
+	must(t, err)
+	migrated := make(chan error, 1)
+	go func() {
+		migrated <- newer.Migrate(context.Background(), "toys", migration(shop1, "-- compatible: 1\nALTER TABLE shop ADD COLUMN n int;\nSELECT pg_sleep(0.1);\nALTER TABLE till ADD COLUMN m int;").FS)
+	}()
+	holds := "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' AND relation = 'shop'::regclass"
+	for count(t, db, holds) == 0 { // so that the transaction waits first and would be the one to notice the deadlock
+		runtime.Gosched()
+	}
+	if _, err := tx.Exec(t.Context(), "INSERT INTO shop (id, name) VALUES ('first', '')"); err != nil {
+		t.Fatalf("the transaction lost against the migration: %v", err)
+	}
+	for !strings.Contains(gaveWay.String(), "gives way") {
+		runtime.Gosched()
+	}
+	must(t, tx.Commit(t.Context(), nil))
+	must(t, <-migrated)
+	if n := count(t, db, "SELECT count(*) FROM shop, till WHERE shop.n IS NULL AND till.m IS NULL"); n != 1 {
+		t.Errorf("%d rows", n)
+	}
 }
 
 func TestDeadlocksAndTimeoutsAreToldApart(t *testing.T) {

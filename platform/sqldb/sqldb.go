@@ -210,7 +210,9 @@ func (db *DB) Close() error { return db.b.close() }
 // Migrate brings the tables of name up to date with the files in fsys, in its
 // folder "postgres" or "sqlite" (goose's format, 00001_name.sql). The versions
 // applied are kept in the table goose_<name>. Processes that migrate at the same
-// time wait for each other.
+// time wait for each other. On PostgreSQL a migration that waits half a second
+// for a lock gives way to those who use the tables and is tried again for a
+// minute; then its error is Retryable.
 //
 // Each file but the first has a line "-- compatible: <version>": the oldest
 // version whose program works on the tables after it. A database that is newer

@@ -20,6 +20,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/errs"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 	optionsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/options/v1"
 	userv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/user/v1"
@@ -267,7 +268,7 @@ func TestReplicasShareKeysAndSessions(t *testing.T) {
 	open := sqldbtest.Postgres(t, false)
 	a := newWorld(t, func() *sqldb.DB { return open("auth") })
 	a.start(config())
-	b := &world{t: t, open: a.open, bus: a.bus, log: &logBuffer{}, now: a.now, came: make(chan struct{})}
+	b := &world{t: t, open: a.open, bus: a.bus, log: &telemetrytest.Buffer{}, now: a.now, came: make(chan struct{})}
 	b.start(config())
 	tokens := a.signUp("ann").GetTokens()
 	if _, err := b.ListSessions(b.with(tokens), &authv1.ListSessionsRequest{}); err != nil {

@@ -1,7 +1,6 @@
 package authd_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +30,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/rpc"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	"github.com/waybill-dev/waybill/platform/telemetry/telemetrytest"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 	"github.com/waybill-dev/waybill/services/auth/authd"
 )
@@ -49,7 +49,7 @@ type world struct {
 	db      *sqldb.DB // the one the service uses
 	bus     *bus.Bus
 	cfg     authd.Config
-	log     *logBuffer
+	log     *telemetrytest.Buffer
 	service authv1.AuthServiceClient // as another service sees it
 	end     func()                   // ends the service before its time
 
@@ -81,7 +81,7 @@ func each(t *testing.T, body func(t *testing.T, w *world)) {
 
 func newWorld(t testing.TB, open func() *sqldb.DB) *world {
 	t.Helper()
-	w := &world{t: t, open: open, log: &logBuffer{}, now: time.Now().UTC().Truncate(time.Second), came: make(chan struct{})}
+	w := &world{t: t, open: open, log: &telemetrytest.Buffer{}, now: time.Now().UTC().Truncate(time.Second), came: make(chan struct{})}
 	b, err := bus.Open(t.Context(), bustest.Config(t), slog.New(slog.DiscardHandler))
 	w.must(err)
 	t.Cleanup(func() { w.stop(b.Close) })
@@ -339,24 +339,6 @@ func (w *world) text(query string, args ...any) string {
 	var s string
 	w.must(w.db.QueryRow(context.Background(), query, args...).Scan(&s))
 	return s
-}
-
-// logBuffer is a log that tests read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // errOf gives the kind of a call's error.

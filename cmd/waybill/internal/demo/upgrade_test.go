@@ -171,11 +171,7 @@ func migrateAsNext(t *testing.T, database string) error {
 			if err != nil {
 				return errors.Join(err, db.Close())
 			}
-			// It locks all tables at once and may lose against those who serve; then it is run again.
-			for err = db.Migrate(t.Context(), tables, files); sqldb.Retryable(err); {
-				err = db.Migrate(t.Context(), tables, files)
-			}
-			if err != nil {
+			if err := db.Migrate(t.Context(), tables, files); err != nil {
 				return errors.Join(err, db.Close())
 			}
 		}
