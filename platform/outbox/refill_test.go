@@ -80,7 +80,6 @@ func TestNothingIsPublishedBeforeTheStreamWasLookedAt(t *testing.T) {
 	relayUntil(t, db, b, func() bool { return b.holds("e1") })
 }
 
-// relayUntil runs a relay until the condition holds.
 // A mark that fails must not wait for the next event to be tried again.
 func TestAMarkThatFailedIsMadeLater(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
@@ -91,6 +90,7 @@ func TestAMarkThatFailedIsMadeLater(t *testing.T) {
 	})
 }
 
+// relayUntil runs a relay until the condition holds.
 func relayUntil(t *testing.T, db *sqldb.DB, b *forgetful, holds func() bool, change ...func(*outbox.Relay)) {
 	t.Helper()
 	r := outbox.NewRelay(outbox.Config{Service: "auth", Owner: "test", DB: db, Bus: b, Now: time.Now, Log: slog.New(slog.DiscardHandler)})

@@ -35,7 +35,7 @@ const (
 	markBulk  = 512                     // or until so many wait
 	scanEvery = time.Second             // how often forgotten rows are looked for
 	scanAge   = 2 * time.Second         // younger rows are on their way from memory
-	leaseTTL  = 4 * time.Second         // how long a dead relay blocks its successor
+	leaseTTL  = 4 * time.Second         // how long a relay that stands still blocks its successor
 	lastAcks  = 10 * time.Second        // how long a stop waits for acknowledgements
 	minPause  = 50 * time.Millisecond   // first back-off after a refused publish
 	maxPause  = 5000 * time.Millisecond // last back-off
@@ -464,6 +464,23 @@ const takeLease = `
 	   SET owner = excluded.owner, epoch = leases.epoch + 1, expires_at = excluded.expires_at
 	 WHERE leases.owner = excluded.owner OR leases.expires_at <= ?`
 
+// takeLeaseOfDead also takes it from a relay whose session with PostgreSQL has
+// ended: the server ends it at once when the process dies. A relay that only lost
+// its connection takes a new lease with a new session. Sessions are named by
+// process id and beginning, which do not come twice.
+const takeLeaseOfDead = `
+	WITH taken AS (` + takeLease + ` OR EXISTS (
+		SELECT 1 FROM leases held
+		 WHERE held.name = 'outbox session' AND held.owner = leases.owner
+		   AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.pid = held.epoch AND a.backend_start = held.expires_at))
+		RETURNING owner)
+	INSERT INTO leases (name, owner, epoch, expires_at)
+	SELECT 'outbox session', taken.owner, a.pid, a.backend_start
+	  FROM taken, pg_stat_activity a
+	 WHERE a.pid = pg_backend_pid()
+	ON CONFLICT (name) DO UPDATE
+	   SET owner = excluded.owner, epoch = excluded.epoch, expires_at = excluded.expires_at`
+
 // resign gives the lease back, so that a successor need not wait for its end.
 func (r *Relay) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -481,12 +498,15 @@ func (r *Relay) renew(ctx context.Context) {
 	if r.leader.Sub(now) > leaseTTL*2/3 {
 		return
 	}
-	dead := now
-	if r.leader.IsZero() && r.cfg.DB.Dialect() == sqldb.SQLite {
-		dead = now.Add(leaseTTL) // the file is ours alone, so whoever holds the lease at our start is dead
+	take, dead := takeLeaseOfDead, now
+	if r.cfg.DB.Dialect() == sqldb.SQLite {
+		take = takeLease
+		if r.leader.IsZero() {
+			dead = now.Add(leaseTTL) // the file is ours alone, so whoever holds the lease at our start is dead
+		}
 	}
 	failpoint.Before("relay.lease")
-	n, err := r.cfg.DB.Exec(ctx, takeLease, r.cfg.Owner, now.Add(leaseTTL), dead)
+	n, err := r.cfg.DB.Exec(ctx, take, r.cfg.Owner, now.Add(leaseTTL), dead)
 	failpoint.After("relay.lease")
 	switch {
 	case err != nil:
