@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waybill-dev/waybill/platform/sqldb"
+	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	"github.com/waybill-dev/waybill/services/inventory"
 	"github.com/waybill-dev/waybill/services/inventory/inventoryd"
 	"github.com/waybill-dev/waybill/services/order"
@@ -114,30 +115,37 @@ func (c *check) sorted() []Violation {
 	return c.found
 }
 
-// waybills: every change of an order is on its waybill, and the last says where it is.
 func (c *check) waybills() {
 	for _, o := range c.Orders {
-		n := int64(len(o.Waybill))
-		if n != o.Version {
-			c.say("waybill", o.ID, "was changed %d times, its waybill has %d entries", o.Version, n)
-			continue
-		}
-		from := order.Status(0)
-		heard := map[string]bool{}
-		for i, e := range o.Waybill {
-			if id := e.GetEventId(); id != "" && heard[id] {
-				c.say("handled twice", o.ID, "has event %s (%s) twice on its waybill", id, e.GetEvent())
-			}
-			heard[e.GetEventId()] = true
-			if e.GetSequence() != int64(i)+1 || i > 0 && e.GetFromStatus() != from {
-				c.say("waybill", o.ID, "has an entry %d out of order: %s from %s", i+1, e.GetEvent(), order.StatusName(e.GetFromStatus()))
-			}
-			from = e.GetToStatus()
-		}
-		if from != o.Status {
-			c.say("waybill", o.ID, "is %s, its waybill ends with %s", order.StatusName(o.Status), order.StatusName(from))
-		}
+		c.found = append(c.found, Waybill(o.ID, o.Status, o.Version, o.Waybill)...)
 	}
+}
+
+// Waybill gives what is wrong with the waybill of an order that is in a status and
+// was changed version times: every change is on it once, each goes on where the one
+// before it ended, and the last says where the order is.
+func Waybill(orderID string, s order.Status, version int64, entries []*orderv1.WaybillEntry) []Violation {
+	c := &check{}
+	if n := int64(len(entries)); n != version {
+		c.say("waybill", orderID, "was changed %d times, its waybill has %d entries", version, n)
+		return c.found
+	}
+	from := order.Status(0)
+	heard := map[string]bool{}
+	for i, e := range entries {
+		if id := e.GetEventId(); id != "" && heard[id] {
+			c.say("handled twice", orderID, "has event %s (%s) twice on its waybill", id, e.GetEvent())
+		}
+		heard[e.GetEventId()] = true
+		if e.GetSequence() != int64(i)+1 || i > 0 && e.GetFromStatus() != from {
+			c.say("waybill", orderID, "has an entry %d out of order: %s from %s", i+1, e.GetEvent(), order.StatusName(e.GetFromStatus()))
+		}
+		from = e.GetToStatus()
+	}
+	if from != s {
+		c.say("waybill", orderID, "is %s, its waybill ends with %s", order.StatusName(s), order.StatusName(from))
+	}
+	return c.found
 }
 
 // Overdue gives the orders whose deadline had passed at a moment, and nobody saw it.
