@@ -28,6 +28,9 @@ func newOrder() *cobra.Command {
 
 func (c *client) orders() orderv1.OrderServiceClient { return orderv1.NewOrderServiceClient(c.conn) }
 
+// fromTheFirst has a watch tell also what happened before it began.
+const fromTheFirst = "0"
+
 func (c *client) orderPlace() *cobra.Command {
 	var lines []string
 	var token, requestID string
@@ -65,7 +68,7 @@ tok_declined, tok_capture_fails, or --region AQ, where no carrier goes.`,
 				return err
 			}
 			if watch {
-				return c.follow(ctx, cmd.OutOrStdout(), order.GetOrderId(), "")
+				return c.follow(ctx, cmd.OutOrStdout(), order.GetOrderId(), fromTheFirst)
 			}
 			return c.show(cmd.OutOrStdout(), order)
 		}),

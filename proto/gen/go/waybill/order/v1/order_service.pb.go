@@ -868,8 +868,8 @@ type WatchOrderRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The order.
 	OrderId string `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
-	// Where to go on after a break: `resume_token` of the last message that reached you. Absent: from now, beginning with the present state. Over REST, the header
-	// `Last-Event-ID` sets it.
+	// Where to go on after a break: `resume_token` of the last message that reached you. Absent: from now, beginning with the present state. `0`: every entry of the
+	// waybill, from the first. Over REST, the header `Last-Event-ID` sets it.
 	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
