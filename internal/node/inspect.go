@@ -9,6 +9,7 @@ import (
 
 	"github.com/waybill-dev/waybill/internal/invariant"
 	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 	"github.com/waybill-dev/waybill/services/inventory"
@@ -33,8 +34,9 @@ type Findings struct {
 }
 
 // Inspect reads the databases of the services that cfg names, which must exist, and
-// tells what does not add up: within each, and between them, where order, payment
-// and inventory must agree about money and stock of every order whose saga is over.
+// tells what does not add up: within each, with the events that it said and keeps,
+// and between them, where order, payment and inventory must agree about money and
+// stock of every order whose saga is over.
 // It changes nothing and may run beside serving processes on Postgres; a SQLite file
 // belongs to the process that serves from it. It fails when a database cannot be read.
 func Inspect(ctx context.Context, cfg Config) (_ *Findings, err error) {
@@ -47,9 +49,9 @@ func Inspect(ctx context.Context, cfg Config) (_ *Findings, err error) {
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	for _, name := range []string{"order", "payment", "inventory"} {
-		if !slices.Contains(cfg.run(), name) {
-			continue
+	for _, name := range cfg.run() {
+		if migrations(name) == nil {
+			continue // it keeps nothing
 		}
 		dsn, schema := cfg.database(name)
 		db, err := sqldb.Open(ctx, sqldb.Config{URL: dsn, Schema: schema, ReadOnly: true, StatementTimeout: inspectTimeout, MaxConns: 2})
@@ -59,16 +61,11 @@ func Inspect(ctx context.Context, cfg Config) (_ *Findings, err error) {
 		dbs[name] = db
 	}
 	if len(dbs) == 0 {
-		return nil, errs.E(errs.Invalid, "NOTHING_TO_CHECK", "--services names none of order, payment and inventory, whose books can be checked")
+		return nil, errs.E(errs.Invalid, "NOTHING_TO_CHECK", "--services names no service that keeps anything")
 	}
 	f := &Findings{Orders: map[string]int{}, Wrong: []string{}}
-	for name, check := range map[string]func(context.Context, *sqldb.DB) ([]string, error){
-		"order": orderd.Check, "payment": paymentd.Check, "inventory": inventoryd.Check,
-	} {
-		if dbs[name] == nil {
-			continue
-		}
-		wrong, err := check(ctx, dbs[name])
+	for name, db := range dbs {
+		wrong, err := books(ctx, name, db)
 		if err != nil {
 			return nil, fmt.Errorf("check the books of %s: %w", name, err)
 		}
@@ -84,6 +81,24 @@ func Inspect(ctx context.Context, cfg Config) (_ *Findings, err error) {
 		return nil, fmt.Errorf("hold the services against each other: %w", err)
 	}
 	return f, nil
+}
+
+// books tells what does not add up within a service.
+func books(ctx context.Context, name string, db *sqldb.DB) ([]string, error) {
+	missing, err := outbox.Check(ctx, db, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	var wrong []string
+	switch name {
+	case "order":
+		wrong, err = orderd.Check(ctx, db)
+	case "payment":
+		wrong, err = paymentd.Check(ctx, db)
+	case "inventory":
+		wrong, err = inventoryd.Check(ctx, db)
+	}
+	return append(wrong, missing...), err
 }
 
 // compare goes through all orders.

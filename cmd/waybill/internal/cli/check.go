@@ -18,16 +18,17 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Hold the books of the services against each other",
-		Long: `Read the databases of order, payment and inventory and say what does not add up:
-waybills against orders, ledger against payments, stock against its movements, and
-for every order what the three say about its money and its goods. Nothing is
-changed. It may run beside serving processes on Postgres; a SQLite file belongs to
-the process that serves from it.
+		Long: `Read the databases of all services and say what does not add up: waybills against
+orders, ledger against payments, stock against its movements, the events that each
+service said and keeps for a week, and for every order what order, payment and
+inventory say about its money and its goods. Nothing is changed. It may run beside
+serving processes on Postgres; a SQLite file belongs to the process that serves
+from it. --services checks some of them; an order is compared with what is there.
 
 The exit code is 0 only if everything adds up. Each thing that does not is a line
 with the order it is about.`,
 		Example: `  waybill check --db postgres://waybill@localhost/waybill
-  waybill check --db order=postgres://…,payment=postgres://…,inventory=postgres://… --json`,
+  waybill check --services order,payment --db order=postgres://…,payment=postgres://… --json`,
 		Args: noArgs,
 	}
 	config.Bind(cmd, &cfg)
