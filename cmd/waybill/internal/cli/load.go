@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/pprof"
-	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,6 +37,7 @@ type loadOptions struct {
 	products  int
 	json      bool
 	verbose   bool
+	check     time.Duration
 	dir       string
 	profile   string
 }
@@ -55,6 +53,12 @@ each order is over: the shipment scheduled, or everything undone.
 --in-flight N is a closed loop, in which the next order is placed when one is
 over. --rate R is an open loop, in which orders are placed whatever happens, and
 latency counts from when an order should have been placed.
+
+Afterwards every order is looked at: it is there, once, its waybill has every step
+from its request to where it is, and its total is the sum of its lines. With --self
+the databases of the services are held against each other, too, as waybill check
+does. The exit code is 0 only if nothing is wrong; errors and orders that are not
+over are told and no reason to fail.
 
 --self measures a process of its own, on SQLite and an embedded broker or on
 --db and --nats. Otherwise --server is measured, with the account of an
@@ -82,6 +86,7 @@ administrator (WAYBILL_ADMIN_EMAIL, WAYBILL_ADMIN_PASSWORD).`,
 	fs.IntVar(&o.conns, "connections", 4, "gRPC connections to the server")
 	fs.IntVar(&o.customers, "customers", 8, "customers who place the orders")
 	fs.IntVar(&o.products, "products", 200, "products that are made and ordered")
+	fs.DurationVar(&o.check, "check", time.Minute, "how long orders are looked at when all is measured; 0: not at all, for a server that is to rest")
 	fs.BoolVar(&o.json, "json", false, "print JSON")
 	fs.BoolVar(&o.verbose, "verbose", false, "with --self: log what happens")
 	fs.StringVar(&o.profile, "cpu-profile", "", "with --self: file for a CPU profile of the run")
@@ -103,7 +108,11 @@ func (o *loadOptions) run(cmd *cobra.Command) error {
 		if o.email == "" || o.password == "" {
 			return errs.E(errs.Invalid, "NO_ADMIN", "to make products for the load, an administrator's account is needed: set WAYBILL_ADMIN_EMAIL and WAYBILL_ADMIN_PASSWORD, or use --self")
 		}
-		return o.measure(cmd.Context(), cmd, o.server)
+		if err := o.prepare(cmd.Context(), o.server); err != nil {
+			return err
+		}
+		rep, err := o.measure(cmd.Context(), cmd)
+		return o.tell(cmd.OutOrStdout(), rep, err)
 	}
 	dir := o.dir
 	if dir == "" {
@@ -121,9 +130,18 @@ func (o *loadOptions) run(cmd *cobra.Command) error {
 	cfg.Shipping.ScanEvery = 0 // the saga is over when the shipment is scheduled
 	cfg.Admin.Email = "load-" + uuid.NewString() + "@example.com"
 	o.email, o.password = cfg.Admin.Email, cfg.Admin.Password.Reveal()
-	return withNode(cmd.Context(), cfg, func(ctx context.Context, n *node.Node) error {
-		return profiled(o.profile, func() error { return o.measure(ctx, cmd, n.GRPCAddr()) })
+	var rep *load.Report
+	err := withNode(cmd.Context(), cfg, func(ctx context.Context, n *node.Node) error {
+		err := o.prepare(ctx, n.GRPCAddr())
+		if err == nil {
+			rep, err = o.measure(ctx, cmd)
+		}
+		return err
 	})
+	if err == nil && rep.Invariants != nil {
+		err = o.books(cmd.Context(), cfg, rep.Invariants)
+	}
+	return o.tell(cmd.OutOrStdout(), rep, err)
 }
 
 // profiled runs fn and writes a CPU profile of it to path, unless that is empty.
@@ -143,11 +161,9 @@ func profiled(path string, fn func() error) error {
 	return errors.Join(err, f.Close())
 }
 
-// measure prepares customers and products, runs the load and prints the report.
-func (o *loadOptions) measure(ctx context.Context, cmd *cobra.Command, server string) error {
-	if err := o.prepare(ctx, server); err != nil {
-		return err
-	}
+// measure runs the load that is prepared and looks at its orders. It may fail and
+// have a report.
+func (o *loadOptions) measure(ctx context.Context, cmd *cobra.Command) (rep *load.Report, err error) {
 	errOut := cmd.ErrOrStderr()
 	live := isTerminal(errOut)
 	o.cfg.Tick = func(p load.Progress) {
@@ -157,19 +173,22 @@ func (o *loadOptions) measure(ctx context.Context, cmd *cobra.Command, server st
 			fmt.Fprintln(errOut, p)
 		}
 	}
-	rep, err := load.Run(ctx, o.cfg)
+	var placed *load.Placed
+	err = profiled(o.profile, func() (err error) {
+		rep, placed, err = load.Run(ctx, o.cfg)
+		return err
+	})
 	if live {
 		fmt.Fprint(errOut, "\r\033[K")
 	}
-	if err != nil {
-		return err
+	if err != nil || o.check <= 0 || ctx.Err() != nil {
+		return rep, err
 	}
-	if o.json {
-		return printAny(cmd.OutOrStdout(), rep)
-	}
-	return printReport(cmd.OutOrStdout(), rep)
+	rep.Invariants, err = placed.Check(ctx, o.check)
+	return rep, err
 }
 
+// prepare connects, makes products and opens accounts for customers.
 func (o *loadOptions) prepare(ctx context.Context, server string) error {
 	for range o.conns {
 		conn, err := rpc.Dial("static:///"+server, rpc.DialConfig{})
@@ -248,27 +267,6 @@ func (o *loadOptions) stock(ctx context.Context, conn grpc.ClientConnInterface, 
 	}
 	if len(o.cfg.Products) != o.products {
 		return fmt.Errorf("%d products were made, %d found", o.products, len(o.cfg.Products))
-	}
-	return nil
-}
-
-func printReport(out io.Writer, r *load.Report) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "\tper second\tp50 ms\tp95 ms\tp99 ms\tmax ms\t\n")
-	fmt.Fprintf(w, "created\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t\n", r.CreatedPerSecond, r.CreateMS.P50, r.CreateMS.P95, r.CreateMS.P99, r.CreateMS.Max)
-	fmt.Fprintf(w, "completed\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t\n", r.CompletedPerSecond, r.CompleteMS.P50, r.CompleteMS.P95, r.CompleteMS.P99, r.CompleteMS.Max)
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\ncpu %.2f s per 1000 orders (whole machine %.2f), rss %.0f MiB (%.0f at 10 s, %.0f at most)\n",
-		r.CPUSecondsPer1000, r.MachineCPUPer1000, r.RSSMiB, r.RSSMiBAt10s, r.RSSMiBMax)
-	codes := make([]string, 0, len(r.Errors))
-	for c := range r.Errors {
-		codes = append(codes, c)
-	}
-	slices.Sort(codes)
-	for _, c := range codes {
-		fmt.Fprintf(out, "errors: %d %s\n", r.Errors[c], c)
 	}
 	return nil
 }

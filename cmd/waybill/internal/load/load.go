@@ -39,7 +39,7 @@ type Config struct {
 
 	// Conns are channels to the server; the load is spread over them.
 	Conns []grpc.ClientConnInterface
-	// Customers place the orders, in turn.
+	// Customers place the orders, in turn. Before the run they have none.
 	Customers []*Customer
 	// Products are what is ordered.
 	Products []*inventoryv1.Product
@@ -74,11 +74,11 @@ type runner struct {
 	allFailed atomic.Int64
 }
 
-// Run makes the load and reports what it measured. It ends early when ctx does,
-// with what it has.
-func Run(ctx context.Context, cfg Config) (*Report, error) {
+// Run makes the load and reports what it measured, and what it placed. It ends
+// early when ctx does, with what it has.
+func Run(ctx context.Context, cfg Config) (*Report, *Placed, error) {
 	if err := cfg.check(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r := &runner{cfg: cfg, measured: newRecorder()}
 	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
@@ -131,9 +131,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	close(live)
 	liveDone.Wait()
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.Canceled) {
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
-	return r.measured.report(cfg, usage), nil
+	return r.measured.report(cfg, usage), &Placed{r}, nil
 }
 
 func (c *Config) check() error {
@@ -186,8 +186,10 @@ func (r *runner) one(ctx context.Context, due time.Time) {
 	defer r.inFlight.Add(-1)
 
 	call, cancel := context.WithTimeout(w.customer.Context(ctx), 30*time.Second)
-	order, err := r.orders[n%uint64(len(r.orders))].CreateOrder(call, r.request(n))
+	req := r.request(n)
+	order, err := r.orders[n%uint64(len(r.orders))].CreateOrder(call, req)
 	cancel()
+	w.ledger.note(req.GetRequestId(), order.GetOrderId(), err)
 	if err != nil {
 		if ctx.Err() == nil {
 			r.allFailed.Add(1)

@@ -33,6 +33,7 @@ type Report struct {
 	RSSMiBAt10s        float64          `json:"rss_mib_at_10s,omitempty"`
 	RSSMiBMax          float64          `json:"rss_mib_max"`
 	Errors             map[string]int64 `json:"errors"`
+	Invariants         *Invariants      `json:"invariants,omitempty"` // nil: nothing was checked
 }
 
 // recorder counts within the measured time.

@@ -40,6 +40,7 @@ type watcher struct {
 	customer *Customer
 	client   orderv1.OrderServiceClient
 	adds     chan string
+	ledger   ledger
 
 	mu      sync.Mutex
 	waiting map[string]chan time.Time
