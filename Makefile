@@ -22,6 +22,7 @@ gen: $(BIN)/.gen ## Generate Go, gateway and OpenAPI from proto/, the chart's li
 	@$(BIN)/buf build -o .tmp/descriptors.binpb
 	@$(BIN)/openapiv3-merge $$(find .tmp/openapi -name '*.json' | LC_ALL=C sort) > .tmp/merged.json
 	@$(BIN)/openapi .tmp/descriptors.binpb .tmp/merged.json proto/gen/openapi/waybill.openapi.json
+	@GOWORK=off go run ./platform/gateway/docspage/make proto/gen/openapi/waybill.openapi.json proto/gen/openapi/docs.html
 	@GOWORK=off go run ./cmd/waybill topology --json > .tmp/topology.json && mv .tmp/topology.json charts/waybill/files/topology.json
 	@$(BIN)/chartdocs charts/waybill
 	@if command -v helm >/dev/null; then cd tools && GOWORK=off go run ./overlays ../charts/waybill ../k8s mono three split; else echo 'helm is not installed: k8s/overlays stay as they are'; fi
@@ -87,9 +88,12 @@ lint: $(BIN)/golangci-lint ## Check formatting, linters, module files and that e
 vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities in what the binary uses (GOVULNDB names another database)
 	@$(BIN)/govulncheck ./...
 
+# Without gRPC's own page of traces, which is not served and whose templates keep the linker from leaving out what nobody calls.
+TAGS := grpcnotrace
+
 .PHONY: build
 build: ## Build bin/waybill, static and reproducible
-	@GOWORK=off CGO_ENABLED=0 go build -trimpath -o bin/waybill ./cmd/waybill
+	@GOWORK=off CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -o bin/waybill ./cmd/waybill
 
 # What the container image is called, and the time its files and labels carry: that of the commit, so that the same commit gives the same files.
 IMAGE ?= waybill:dev
@@ -102,7 +106,7 @@ IMAGE_GCFLAGS ?=
 .PHONY: image
 image: $(BIN)/cacerts ## Build the container image IMAGE (waybill:dev)
 	@rm -rf .tmp/image && mkdir -p .tmp/image/root/etc/ssl/certs .tmp/image/root/tmp .tmp/image/data
-	@GOWORK=off CGO_ENABLED=0 go build -trimpath -gcflags '$(IMAGE_GCFLAGS)' -ldflags '$(IMAGE_LDFLAGS)' -o .tmp/image/root/waybill ./cmd/waybill
+	@GOWORK=off CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -gcflags '$(IMAGE_GCFLAGS)' -ldflags '$(IMAGE_LDFLAGS)' -o .tmp/image/root/waybill ./cmd/waybill
 	@$(BIN)/cacerts .tmp/image/root/etc/ssl/certs/ca-certificates.crt
 	@chmod -R a+rX .tmp/image && chmod 1777 .tmp/image/root/tmp && chmod 0700 .tmp/image/data
 	@find .tmp/image -exec touch -h -d @$(SOURCE_DATE_EPOCH) {} +

@@ -97,7 +97,7 @@ func (n *Node) gateway() (*app.Unit, error) {
 	g, err := gateway.New(gateway.Config{
 		Services:    services,
 		CORSOrigins: n.cfg.REST.CORSOrigins, ProxyHops: n.cfg.REST.ProxyHops, AccessLog: n.cfg.REST.AccessLog,
-		OpenAPI: openapi.Document, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
+		OpenAPI: openapi.Document, Docs: openapi.Page, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
 	}, n.tel.Log)
 	if err != nil {
 		return nil, err

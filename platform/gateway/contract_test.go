@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/waybill-dev/waybill/platform/gateway/docspage"
 	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"     // the whole contract
 	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"      // the whole contract
 	_ "github.com/waybill-dev/waybill/proto/gen/go/waybill/shipping/v1" // the whole contract
@@ -27,12 +27,12 @@ func TestTheGatewayServesWhatTheDocumentPromisesAndNothingElse(t *testing.T) {
 		}
 		return true
 	})
-	g, err := New(Config{Services: all, OpenAPI: openapi.Document}, nil)
+	g, err := New(Config{Services: all, OpenAPI: openapi.Document, Docs: openapi.Page}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d document
-	if err := json.Unmarshal(openapi.Document, &d); err != nil {
+	d, err := docspage.Parse(openapi.Document)
+	if err != nil {
 		t.Fatal(err)
 	}
 	promised := map[string]bool{}

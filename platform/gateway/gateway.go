@@ -55,7 +55,8 @@ type Config struct {
 	CORSOrigins []string // origins that browsers may call from, "*" is any: none
 	AccessLog   bool     // log every request at Info; otherwise at Debug, and failures of ours at Warn
 
-	OpenAPI []byte           // the OpenAPI document, served at /openapi.json and made into /docs; nil serves neither
+	OpenAPI []byte           // the OpenAPI document, served at /openapi.json
+	Docs    []byte           // the page made from it, served at /docs; nil, as OpenAPI then has to be, serves neither
 	Routes  map[string]Route // further paths by their exact path, or by a prefix that ends in "/"
 
 	Tracer trace.TracerProvider // nil: no traces
@@ -125,8 +126,8 @@ type Gateway struct {
 }
 
 // New builds a Gateway over the services. It fails when a service is not linked
-// into the program, its options contradict its messages, or the OpenAPI document
-// cannot be read.
+// into the program, its options contradict its messages, or of the OpenAPI document
+// and its page only one is given.
 func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
@@ -156,12 +157,11 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 
 // addFixed fills the table of paths that no service has.
 func (g *Gateway) addFixed() error {
+	if (g.cfg.OpenAPI == nil) != (g.cfg.Docs == nil) {
+		return errors.New("gateway: the OpenAPI document and its page are served together or not at all")
+	}
 	if g.cfg.OpenAPI != nil {
-		routes, err := docRoutes(g.cfg.OpenAPI)
-		if err != nil {
-			return err
-		}
-		for path, r := range routes {
+		for path, r := range docRoutes(g.cfg.OpenAPI, g.cfg.Docs) {
 			g.fixed[path] = r
 		}
 	}

@@ -386,7 +386,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"bad times":       {Services: good, Timeout: 2, MaxTimeout: 1},
 		"bad route":       {Services: good, Routes: map[string]Route{"x": {Handler: http.NotFoundHandler()}}},
 		"no handler":      {Services: good, Routes: map[string]Route{"/x": {}}},
-		"no OpenAPI":      {Services: good, OpenAPI: []byte("{")},
+		"no page":         {Services: good, OpenAPI: []byte("{}")},
 	} {
 		if _, err := New(cfg, nil); err == nil {
 			t.Errorf("%s: no error", name)

@@ -67,7 +67,7 @@ var (
 		}
 		return dir, err
 	})
-	build        = sync.OnceValues(func() (string, error) { return buildWith("waybill") })
+	build        = sync.OnceValues(func() (string, error) { return buildWith("waybill", "-tags", "grpcnotrace") }) // as make build does
 	buildMortals = sync.OnceValues(func() (string, error) { return buildWith("waybill-failpoints", "-tags", "failpoints") })
 )
 

@@ -1,4 +1,4 @@
-package gateway
+package docspage
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 )
 
 // curl writes a command that calls the operation, with made-up values.
-func (d *document) curl(e entry, op *operation, body *schema) string {
+func (d *Document) curl(e entry, op *operation, body *schema) string {
 	path := e.Path
 	var query []string
 	for _, p := range op.Parameters {
@@ -39,7 +39,7 @@ func (d *document) curl(e entry, op *operation, body *schema) string {
 	}
 	for _, p := range op.Parameters {
 		switch {
-		case p.In == "header" && p.Name == headerIdempotencyKey:
+		case p.In == "header" && p.Name == "Idempotency-Key":
 			lines = append(lines, `-H "Idempotency-Key: $(uuidgen)"`)
 		case p.In == "header" && p.Required:
 			lines = append(lines, "-H '"+p.Name+": …'")
@@ -52,7 +52,7 @@ func (d *document) curl(e entry, op *operation, body *schema) string {
 }
 
 // exampleJSON writes a small value that a schema allows.
-func (d *document) exampleJSON(s *schema) string {
+func (d *Document) exampleJSON(s *schema) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -67,7 +67,7 @@ func (d *document) exampleJSON(s *schema) string {
 }
 
 // example makes a value: of objects the fields that are required, or all when none is.
-func (d *document) example(name string, s *schema, depth int) any {
+func (d *Document) example(name string, s *schema, depth int) any {
 	target, _ := d.resolve(s)
 	switch {
 	case depth > maxNesting:
