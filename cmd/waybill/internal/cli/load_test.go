@@ -144,7 +144,7 @@ var lies = map[string]struct {
 func measured(t *testing.T, o *loadOptions, server string, lie lie) (*load.Report, string, *liar, error) {
 	t.Helper()
 	o.cfg.InFlight, o.cfg.Duration, o.cfg.Settle, o.cfg.Tokens = 4, 200*time.Millisecond, time.Minute, []string{"tok_ok", "tok_declined"}
-	o.conns, o.customers, o.products = 1, 2, 3
+	o.conns, o.customers, o.products = 1, 1, 3
 	if err := o.prepare(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}

@@ -43,11 +43,11 @@ type watcher struct {
 	ledger   ledger
 
 	mu      sync.Mutex
-	waiting map[string]chan time.Time
+	waiting map[string][]chan time.Time // more than one only if an order is given twice
 }
 
 func watch(ctx context.Context, client orderv1.OrderServiceClient, c *Customer) *watcher {
-	w := &watcher{customer: c, client: client, adds: make(chan string, 4096), waiting: map[string]chan time.Time{}}
+	w := &watcher{customer: c, client: client, adds: make(chan string, 4096), waiting: map[string][]chan time.Time{}}
 	go func() {
 		for ctx.Err() == nil {
 			w.stream(ctx)
@@ -61,7 +61,7 @@ func watch(ctx context.Context, client orderv1.OrderServiceClient, c *Customer) 
 func (w *watcher) wait(ctx context.Context, orderID string) (time.Time, error) {
 	over := make(chan time.Time, 1)
 	w.mu.Lock()
-	w.waiting[orderID] = over
+	w.waiting[orderID] = append(w.waiting[orderID], over)
 	w.mu.Unlock()
 	select {
 	case w.adds <- orderID:
@@ -146,10 +146,10 @@ func (w *watcher) send(stream orderv1.OrderService_WatchOrdersClient, ids []stri
 
 func (w *watcher) over(orderID string) {
 	w.mu.Lock()
-	ch, ok := w.waiting[orderID]
+	waiting := w.waiting[orderID]
 	delete(w.waiting, orderID)
 	w.mu.Unlock()
-	if ok {
+	for _, ch := range waiting {
 		ch <- time.Now()
 	}
 }
