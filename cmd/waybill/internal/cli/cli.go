@@ -70,7 +70,7 @@ whatever fails is undone. All of it runs in one process, or in any split.
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "use", Title: "Use a running Waybill:"})
-	for _, c := range []*cobra.Command{newServe(), newDemo(), newLoad(), newMigrate(), newCerts(), newCheck(), newSim()} {
+	for _, c := range []*cobra.Command{newServe(), newDemo(), newLoad(), newMigrate(), newCerts(), newCheck(), newProjection(), newSim()} {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}

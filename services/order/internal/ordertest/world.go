@@ -41,6 +41,7 @@ type World struct {
 	Bus    *bus.Bus
 	Orders orderv1.OrderServiceClient
 	Quotes *Quotes
+	Keep   func(*outbox.Event) // gets what Say publishes, if set
 
 	open   sqldbtest.Opener
 	server *rpc.Server
@@ -202,20 +203,20 @@ func (w *World) Say(events ...proto.Message) {
 // SayAs publishes an event under an id of its own.
 func (w *World) SayAs(id string, e proto.Message) {
 	w.T.Helper()
-	typ := string(e.ProtoReflect().Descriptor().FullName())
-	about := aggregate(e)
-	producer := outbox.Producer(typ)
 	data, err := proto.Marshal(e)
 	w.fatal(err)
+	event := &outbox.Event{
+		ID: id, Type: string(e.ProtoReflect().Descriptor().FullName()), AggregateID: aggregate(e), Cause: "cause-of-" + id,
+		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Payload: data, Time: w.Now().UTC().Truncate(time.Microsecond),
+	}
+	if w.Keep != nil {
+		w.Keep(event)
+	}
+	producer := outbox.Producer(event.Type)
 	w.fatal(w.Bus.EnsureStream(w.T.Context(), bus.Stream{Name: outbox.Stream(producer), Subjects: []string{"waybill." + producer + ".>"}}))
-	_, err = w.Bus.Publish(w.T.Context(), outbox.Stream(producer), bus.Msg{
-		ID: uuid.NewString(), Subject: outbox.Subject(typ, about), Data: data,
-		Header: map[string]string{
-			outbox.HeaderID: id, outbox.HeaderType: typ, outbox.HeaderSubject: about, outbox.HeaderCause: "cause-of-" + id,
-			outbox.HeaderTime:  w.Now().UTC().Format(time.RFC3339Nano),
-			outbox.HeaderTrace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-		},
-	})
+	msg := event.Message()
+	msg.ID = uuid.NewString() // the broker is not to notice what comes twice
+	_, err = w.Bus.Publish(w.T.Context(), outbox.Stream(producer), msg)
 	w.fatal(err)
 }
 

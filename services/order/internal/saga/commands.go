@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -64,25 +63,12 @@ func (s *Saga) place(v *react.View, id string, d order.Details, paymentToken, re
 	d.CreatedAt = v.Now()
 	o := s.cfg.Deadlines.New(v.Now())
 	store.Details.Put(v, id, d)
-	entry := &orderv1.WaybillEntry{
-		Service:  "order",
-		Event:    "order_placed",
-		ToStatus: order.Placed,
-		Detail:   placedDetail(d),
-		CauseId:  requestID,
-	}
+	entry := order.PlacedEntry(d, requestID)
 	if err := s.record(v, id, o, []proto.Message{order.PlacedEvent(id, d, paymentToken, v.Now())}, entry); err != nil {
 		return nil, err
 	}
 	v.Committed(func() { s.metrics.placed.Add(context.Background(), 1) })
 	return d.Fill(o.Proto(id, store.Orders.Version(v, id))), nil
-}
-
-func placedDetail(d order.Details) string {
-	if len(d.Lines) == 1 {
-		return fmt.Sprintf("1 product, %s", order.Amount(d.Total))
-	}
-	return fmt.Sprintf("%d products, %s", len(d.Lines), order.Amount(d.Total))
 }
 
 // Cancel asks for an order to be undone. An order that is being undone, or was, is

@@ -25,30 +25,11 @@ func (s *Saga) apply(v *react.View, id string, o order.Order, in order.Input) (o
 	if err != nil || !out.Changed() {
 		return next, err
 	}
-	entry := &orderv1.WaybillEntry{
-		Service:    in.Message.Service(),
-		Event:      in.Message.Event(),
-		FromStatus: out.From,
-		ToStatus:   out.To,
-		Detail:     out.Detail,
-		CauseId:    in.Request,
-	}
-	if out.Action == order.Remind {
-		entry.Event = requestEvent(out.From)
-	}
-	if err := s.record(v, id, next, out.Events, entry); err != nil {
+	if err := s.record(v, id, next, out.Events, order.Entry(in, out)); err != nil {
 		return next, err
 	}
 	s.report(v, id, in.Message, out, next)
 	return next, nil
-}
-
-// requestEvent names what a reminder repeats.
-func requestEvent(s order.Status) string {
-	if s == order.Returning {
-		return order.ReturnRequested.Event()
-	}
-	return order.CancelRequested.Event()
 }
 
 // record puts an order with one more entry on its waybill, emits events, and tells

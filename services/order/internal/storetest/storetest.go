@@ -44,6 +44,8 @@ func Run(t *testing.T, open sqldbtest.Opener) {
 		"page tokens are good for one caller and one query":       pageTokens,
 		"filters that cannot be meant are refused":                badFilters,
 		"waybills that do not fit their orders are found":         check,
+		"rows that changed meanwhile are not replaced":            replaceRows,
+		"orders without rows and rows without waybills are found": lostRows,
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open("order_"+uuid.NewString()[:8], sqldbtest.Migration{Name: "platform", FS: react.Migrations()},
