@@ -125,9 +125,8 @@ const (
 
 // TestCertificatesChangeWhileOrdersEndAsTheyMust plays every scenario of the saga,
 // through REST and gRPC, while the certificates of all processes are replaced and
-// connections are made anew several times a second. No call may fail for it.
+// connections are made anew several times a second. No call may fail for it. No other test runs beside it.
 func TestCertificatesChangeWhileOrdersEndAsTheyMust(t *testing.T) {
-	t.Parallel()
 	r := openRealm(t, threeParts, desk.name, 300*time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	var turning sync.WaitGroup

@@ -218,12 +218,11 @@ const anyShipment = shippingv1.ShipmentStatus(-1)
 // undone are the ends of a payment of which nothing is kept.
 var undone = payments{voided, refunded, paymentv1.PaymentStatus_PAYMENT_STATUS_CANCELLED}
 
-// TestEveryOrderEndsAsItMust plays all scenarios through both doors, on every split.
+// TestEveryOrderEndsAsItMust plays all scenarios through both doors, on every split,
+// one after the other and beside no other test: a split is up to 35 processes.
 func TestEveryOrderEndsAsItMust(t *testing.T) {
-	t.Parallel()
 	for _, sp := range []split{oneProcess, onPostgres, threeParts, eachAlone, aloneOnPG} {
 		t.Run(sp.name, func(t *testing.T) {
-			t.Parallel()
 			begun, played := time.Now(), len(scenarios)*len(doors)
 			worlds := map[string]*world{}
 			for _, k := range []*kind{shop, desk, hasty, strict, short} {
