@@ -228,16 +228,23 @@ type outcome struct {
 	failures  []*opsv1.DeadLetterAction // for people
 }
 
-func (c *client) redrive(ctx context.Context, out io.Writer, req *opsv1.RedriveDeadLettersRequest, wait time.Duration) error {
+// redriven has dead letters tried again and waits for what comes of it.
+func (c *client) redriven(ctx context.Context, req *opsv1.RedriveDeadLettersRequest, wait time.Duration) (outcome, error) {
 	resp, err := c.ops().RedriveDeadLetters(ctx, req)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	o := outcome{Scheduled: resp.GetScheduled(), More: resp.GetMore(), Waiting: int(resp.GetScheduled())}
 	if wait > 0 && resp.GetScheduled() > 0 {
-		if err := c.await(ctx, req.GetService(), resp, wait, &o); err != nil {
-			return err
-		}
+		err = c.await(ctx, req.GetService(), resp, wait, &o)
+	}
+	return o, err
+}
+
+func (c *client) redrive(ctx context.Context, out io.Writer, req *opsv1.RedriveDeadLettersRequest, wait time.Duration) error {
+	o, err := c.redriven(ctx, req, wait)
+	if err != nil {
+		return err
 	}
 	if c.json {
 		err = printAny(out, o)

@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/waybill-dev/waybill/cmd/waybill/internal/demo"
+	"github.com/waybill-dev/waybill/platform/errs"
+	"github.com/waybill-dev/waybill/platform/rpc"
+	opsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
 )
 
@@ -19,7 +25,8 @@ func newSaga() *cobra.Command {
 		Use:   "saga",
 		Short: "See orders that do not move, and do something about them",
 		Long: `See orders that wait for longer than they should and whom they wait for, ask for it
-again, or have them undone. Staff may look and cancel, admins may retry.`,
+again, or have them undone. Staff may look and cancel, admins may retry. Ask a server
+that runs the gateway: it reaches all services.`,
 		Example: `  waybill saga stuck
   waybill saga retry 0190…
   waybill saga cancel 0190… --reason 'the carrier lost our booking'`,
@@ -72,20 +79,75 @@ func (c *client) sagaStuck() *cobra.Command {
 func (c *client) sagaRetry() *cobra.Command {
 	var requestID string
 	cmd := &cobra.Command{
-		Use: "retry ORDER_ID", Short: "Ask again, now, for what an order that is undone or returned waits for", Args: exactArgs("ORDER_ID"),
+		Use: "retry ORDER_ID", Short: "Have what an order waits for tried again now", Args: exactArgs("ORDER_ID"),
+		Long: `Have what an order waits for tried again now. For an order that is undone or returned
+it is asked again. One that goes forward waits for something that is tried by itself
+until it is done or given up: what services gave up about it is tried again. If
+nothing was, the error says what may be done.`,
 		RunE: c.run(func(ctx context.Context, cmd *cobra.Command, args []string) error {
 			if requestID == "" {
 				requestID = uuid.NewString()
 			}
 			order, err := c.orders().RetryOrder(ctx, &orderv1.RetryOrderRequest{OrderId: args[0], RequestId: requestID})
-			if err != nil {
+			if errs.ReasonOf(rpc.FromStatus(err)) == "NOTHING_TO_RETRY" {
+				order, err = c.retryLetters(ctx, cmd.OutOrStdout(), args[0], rpc.FromStatus(err))
+			}
+			if order == nil {
 				return err
 			}
-			return c.show(cmd.OutOrStdout(), order)
+			return errors.Join(err, c.show(cmd.OutOrStdout(), order))
 		}),
 	}
 	cmd.Flags().StringVar(&requestID, "request-id", "", "makes repeating safe; default: a new UUID")
 	return cmd
+}
+
+// ofSaga are the services that may give up messages about an order.
+const ofSaga = "order inventory payment shipping"
+
+// retryLetters has all that the services of the saga gave up about an order tried
+// again, and gives the order as it is then. If nothing was given up, the error is
+// refused, and if something fails again, it says what.
+func (c *client) retryLetters(ctx context.Context, out io.Writer, orderID string, refused error) (*orderv1.Order, error) {
+	tried, mute := false, ""
+	var failed error
+	for _, s := range strings.Fields(ofSaga) {
+		letters, err := c.letters(ctx, s, fmt.Sprintf("aggregate_id = %q", orderID), "first_time", 100)
+		if err != nil {
+			mute += fmt.Sprintf("\n  %s cannot be asked what it gave up about it: %s", s, rpc.FromStatus(err))
+			continue
+		}
+		if len(letters) == 0 {
+			continue
+		}
+		tried = true
+		req := &opsv1.RedriveDeadLettersRequest{Service: s, RequestId: uuid.NewString(), Reason: "waybill saga retry " + orderID}
+		for _, l := range letters {
+			req.DeadLetterIds = append(req.DeadLetterIds, l.GetDeadLetterId())
+		}
+		o, err := c.redriven(ctx, req, 10*time.Second)
+		if err != nil {
+			return nil, err
+		}
+		if !c.json {
+			fmt.Fprintf(out, "messages that %s had given up: %d done, %d failed again, %d still waiting\n", s, o.Redriven, o.Failed, o.Waiting)
+		}
+		for _, a := range o.failures {
+			failed = errors.Join(failed, errs.E(errs.FailedPrecondition, "REDRIVE_FAILED", "%s failed again at %s: %s; see waybill dlq get %s %s",
+				s, shortType(a.GetType()), a.GetOutcome(), s, a.GetDeadLetterId()))
+		}
+	}
+	switch {
+	case tried:
+		order, err := c.orders().GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: orderID})
+		if err != nil {
+			return nil, errors.Join(failed, err)
+		}
+		return order, failed
+	case mute != "":
+		return nil, fmt.Errorf("%w%s", refused, mute)
+	}
+	return nil, fmt.Errorf("%w\n  none of %s gave anything up about it", refused, strings.ReplaceAll(ofSaga, " ", ", "))
 }
 
 func (c *client) sagaCancel() *cobra.Command {
