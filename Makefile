@@ -6,8 +6,10 @@ SHELL := /bin/bash -euo pipefail
 BIN := .tmp/bin
 TOOL := GOWORK=off go build -C tools -o ../$(BIN)/
 GATEWAY := github.com/grpc-ecosystem/grpc-gateway/v2
-# The version of the contract to compare with.
-BASE ?= origin/main
+# The commit to compare the contract with: the last release, if this clone has its tag.
+BASE ?= $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
+# What the releases left in the repository, for clones that have no tags.
+HISTORY := test/contract/history
 
 .PHONY: help
 help: ## List the targets
@@ -33,11 +35,23 @@ checkgen: gen ## Fail when the generated code committed is not what gen makes
 	if [ -n "$$changed" ]; then printf 'what is generated is not what its sources say; run make gen and commit:\n%s\n' "$$changed"; git --no-pager diff --stat -- proto/gen charts/waybill k8s; exit 1; fi
 
 .PHONY: breaking
-breaking: gen ## Fail when the contract breaks clients of BASE (origin/main)
-	@rm -rf .tmp/base && mkdir -p .tmp/base/.tmp
-	@git archive $(BASE) proto buf.yaml | tar -x -C .tmp/base
-	@cp -r .tmp/protodeps .tmp/base/.tmp/
-	@$(BIN)/buf breaking --against .tmp/base
+breaking: $(BIN)/.gen ## Fail when the contract breaks clients of the last release, or of the commit BASE
+	@$(BIN)/protodeps .tmp/protodeps
+	@$(BIN)/buf breaking proto --exclude-imports --against $$(ls -d $(HISTORY)/v* | sort -V | tail -1)/contract.binpb.gz
+	@if [ -n "$(BASE)" ]; then \
+		rm -rf .tmp/base && mkdir -p .tmp/base/.tmp && cp -r .tmp/protodeps .tmp/base/.tmp/; \
+		git archive $(BASE) proto buf.yaml | tar -x -C .tmp/base; \
+		$(BIN)/buf breaking --against .tmp/base; \
+	fi
+
+.PHONY: history
+history: $(BIN)/.gen ## Record contract and events for the release VERSION, with which all later ones must agree
+	@[[ '$(VERSION)' =~ ^v[0-9]+\.[0-9]+\.[0-9]+$$ ]] || { echo 'say which release: make history VERSION=v0.2.0'; exit 1; }
+	@if git rev-parse -q --verify 'refs/tags/$(VERSION)' >/dev/null; then echo '$(VERSION) is released: its history stays as it is'; exit 1; fi
+	@$(BIN)/protodeps .tmp/protodeps
+	@mkdir -p $(HISTORY)/$(VERSION)
+	@$(BIN)/buf build proto --exclude-source-info -o $(HISTORY)/$(VERSION)/contract.binpb.gz
+	@go test -count=1 ./test/contract -run TestRecordHistory -args -record history/$(VERSION)
 
 # protoc-gen-go comes from proto/go.mod: the generator and the runtime of the generated code are one release.
 $(BIN)/.gen: tools/go.mod tools/go.sum proto/go.mod $(wildcard tools/protodeps/*.go tools/openapi/*.go tools/chartdocs/*.go)
@@ -80,7 +94,7 @@ prove: ## Prove that nothing is lost and nothing happens twice: simulated worlds
 	@SEEDS=$(SEEDS) go run ./test/prove
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint ## Check formatting, linters, module files and that each module builds by itself
+lint: $(BIN)/golangci-lint breaking ## Check formatting, linters, module files, that each module builds by itself and that the contract breaks nobody
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' ':!proto/gen')); if [ -n "$$unformatted" ]; then printf 'not formatted, run gofmt -w:\n%s\n' "$$unformatted"; exit 1; fi
 	@for m in $(MODULES); do (cd $$m && $(CURDIR)/$(BIN)/golangci-lint run ./... && GOWORK=off go mod tidy -diff && GOWORK=off go build ./...) || exit 1; done
 
