@@ -49,7 +49,7 @@ func tamper(t *testing.T, dir, service, pick, change string) (order string) {
 func loaded(t *testing.T, dir string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	if code := Main(context.WithoutCancel(t.Context()), []string{"load", "--self", "--data", dir, "--in-flight", "4", "--duration", "1s", "--warmup", "0s",
+	if code := Main(context.WithoutCancel(t.Context()), []string{"load", "--self", "--data", dir, "--in-flight", "30", "--duration", "1s", "--warmup", "0s",
 		"--payment-tokens", "tok_ok,tok_declined,tok_capture_fails", "--products", "5"}, strings.NewReader(""), &out, &errs); code != 0 {
 		t.Fatalf("load: %s", errs.String())
 	}
