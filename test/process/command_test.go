@@ -177,7 +177,7 @@ func TestEveryClientCommandSpeaksToPeopleAndToPrograms(t *testing.T) {
 	run(t, env, "", "order", "place").refused(t, 2, "--line")
 	run(t, env, "", "order", "place", "--line", product+"=two").refused(t, 2, "--line", "whole number")
 	run(t, env, "", "order", "place", "--line", product).refused(t, 1, "ship_to")
-	says(good(append(place, "--watch", "--payment-token", "tok_declined")...), "is PLACED", "stock_held", "payment_declined", "CANCELLED")
+	says(good(append(place, "--watch", "--payment-token", "tok_declined")...), "order_placed", "stock_held", "payment_declined", "CANCELLED")
 
 	var first, again orderv1.Order
 	key := uuid.NewString()
