@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -15,8 +16,8 @@ import (
 )
 
 const (
-	chapter = 4096 // rows of an outbox
-	maxIn   = 512  // values that one statement takes
+	chapter = 4096 // rows of an outbox that are looked through at least
+	maxIn   = 128  // rows that one statement reads
 )
 
 // always is more than any two clocks differ.
@@ -82,26 +83,46 @@ func (o *outbox) spans(times []time.Time, slack time.Duration) (spans []span) {
 	return spans
 }
 
-// find gives fn the events in spans whose column has one of the values.
+// find gives fn the events in spans whose column has one of the values. The values
+// are looked up here: a database may plan to go through all of them for every row.
 func (o *outbox) find(ctx context.Context, spans []span, column string, values []string, fn func(about string, e order.Event)) error {
+	wanted := make(map[string]bool, len(values))
+	for _, v := range values {
+		wanted[v] = true
+	}
+	var rows []any
 	for _, s := range spans {
-		for some := range slices.Chunk(values, maxIn) {
-			marks, args := sqldb.In(some)
-			err := sqldb.Each(ctx, o.db, `SELECT event_id, type, aggregate_id, version, cause, payload, created_at FROM outbox
- WHERE seq >= ? AND seq < ? AND `+column+` IN (`+marks+`)`, append([]any{s.from, s.before}, args...), func(row sqldb.Scanner) error {
-				var e order.Event
-				var typ, about string
-				var payload []byte
-				if err := row.Scan(&e.ID, &typ, &about, &e.Version, &e.Cause, &payload, &e.Time); err != nil {
-					return err
-				}
-				e.Message = decode(typ, payload)
-				fn(about, e)
-				return nil
-			})
-			if err != nil {
+		if len(wanted) == 0 {
+			return nil
+		}
+		err := sqldb.Each(ctx, o.db, `SELECT seq, `+column+` FROM outbox WHERE seq >= ? AND seq < ?`, []any{s.from, s.before}, func(row sqldb.Scanner) error {
+			var seq int64
+			var value string
+			err := row.Scan(&seq, &value)
+			if wanted[value] {
+				rows = append(rows, seq)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for some := range slices.Chunk(rows, maxIn) {
+		marks := strings.Repeat(", ?", len(some)-1)
+		err := sqldb.Each(ctx, o.db, `SELECT event_id, type, aggregate_id, version, cause, payload, created_at FROM outbox WHERE seq IN (?`+marks+`)`, some, func(row sqldb.Scanner) error {
+			var e order.Event
+			var typ, about string
+			var payload []byte
+			if err := row.Scan(&e.ID, &typ, &about, &e.Version, &e.Cause, &payload, &e.Time); err != nil {
 				return err
 			}
+			e.Message = decode(typ, payload)
+			fn(about, e)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
