@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/waybill-dev/waybill/platform/react"
+	opsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"
 	"github.com/waybill-dev/waybill/services/order"
 	"github.com/waybill-dev/waybill/services/order/internal/store"
 )
@@ -100,4 +101,23 @@ func lostRows(t *testing.T, f *fixture) {
 			break
 		}
 	}
+}
+
+func takenAt(t *testing.T, f *fixture) {
+	exec := func(query string, args ...any) {
+		t.Helper()
+		if _, err := f.db.Exec(t.Context(), query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`INSERT INTO inbox (event_id, processed_at) VALUES ('once', ?), ('given up', ?)`, noon, noon)
+	for i, deed := range []opsv1.DeadLetterDeed{opsv1.DeadLetterDeed_DEAD_LETTER_DEED_REDRIVEN, opsv1.DeadLetterDeed_DEAD_LETTER_DEED_REDRIVE_FAILED} {
+		exec(`INSERT INTO dead_letter_actions (action_id, dead_letter_id, event_id, type, aggregate_id, deed, user_id, reason, outcome, created_at)
+ VALUES (?, 'd', 'given up', '', '', ?, '', '', '', ?)`, uuid.NewString(), int64(deed), noon.Add(time.Duration(i+1)*time.Hour))
+	}
+	taken, err := f.store.Taken(t.Context(), []string{"once", "given up", "never"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.equal(map[string]time.Time{"once": noon, "given up": noon.Add(time.Hour)}, taken)
 }

@@ -46,6 +46,7 @@ func Run(t *testing.T, open sqldbtest.Opener) {
 		"waybills that do not fit their orders are found":         check,
 		"rows that changed meanwhile are not replaced":            replaceRows,
 		"orders without rows and rows without waybills are found": lostRows,
+		"it is known when events took effect":                     takenAt,
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open("order_"+uuid.NewString()[:8], sqldbtest.Migration{Name: "platform", FS: react.Migrations()},
