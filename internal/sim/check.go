@@ -176,7 +176,7 @@ func (w *world) final() error {
 		}
 	}
 	w.recall(b)
-	return nil
+	return w.refold()
 }
 
 // parcels holds the carrier's parcels against the orders.
