@@ -87,7 +87,7 @@ test: ## Test everything; needs only Go, uses Postgres when there is one, requir
 	@for m in $(MODULES); do (cd $$m && go test $(RACE) -timeout 40m ./...) || exit 1; done
 
 # Worlds that prove runs.
-SEEDS ?= 2700
+SEEDS ?= 2000
 
 .PHONY: prove
 prove: ## Prove that nothing is lost and nothing happens twice: simulated worlds, crashes, kills, broker loss, linearizability (minutes)

@@ -119,6 +119,10 @@ func (b *broker) deliver(x *waiting) {
 		b.hand(x, w.between(100*time.Millisecond, 3*time.Second))
 		return
 	}
+	if still := p.still.Sub(w.now); still > 0 && x.tries > 1 {
+		b.hand(x, still+w.between(0, time.Second)) // it asks for nothing while it stands still
+		return
+	}
 	if w.opt.Mutant == DropStale && b.stale(x) {
 		x.ended = true
 		return

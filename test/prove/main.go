@@ -34,7 +34,7 @@ type tier struct {
 func lanes() [][]tier {
 	seeds := os.Getenv("SEEDS")
 	if seeds == "" {
-		seeds = "2700"
+		seeds = "2000"
 	}
 	return [][]tier{
 		{{name: "simulation", pkg: "./test/sim", run: ".", env: []string{"WAYBILL_SIM_SEEDS=" + seeds, "GOMAXPROCS=1"}}},
