@@ -104,7 +104,7 @@ func newStage(t *testing.T, past []message) *stage {
 func (a *actor) build(ctx context.Context, open func(context.Context, string) (*sqldb.DB, error)) (*app.Unit, error) {
 	env := &app.Env{
 		Log: slog.New(alarms{a}), OpenDB: open, Now: func() time.Time { return a.now }, NewID: a.newID, Owner: "stage",
-		Conn:   func(_, to string) grpc.ClientConnInterface { return line{a.stage, to} },
+		Conn: func(_, to string) grpc.ClientConnInterface { return line{a.stage, to} },
 		NewReactor: func(cfg react.Config) (_ *react.Reactor, err error) {
 			var r *react.Reactor
 			a.drive, r, err = react.NewDriver(cfg, a.committed)
