@@ -1,6 +1,23 @@
 package cli
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
+
+func TestTheHeapIsLimitedWhereNoContainerLimitsIt(t *testing.T) {
+	for text, want := range map[string]int64{"": ownLimit, "max\n": ownLimit, "1073741824\n": 751619274, "107374182400\n": 75161927680} {
+		got := heapLimit(func(string) ([]byte, error) {
+			if text == "" {
+				return nil, errors.New("no such file")
+			}
+			return []byte(text), nil
+		})
+		if got != want {
+			t.Errorf("%q gives %d, want %d", text, got, want)
+		}
+	}
+}
 
 func TestAContainersLimitLeavesRoomForWhatIsNotHeap(t *testing.T) {
 	for text, want := range map[string]int64{
