@@ -212,7 +212,8 @@ func (db *DB) Close() error { return db.b.close() }
 // applied are kept in the table goose_<name>. Processes that migrate at the same
 // time wait for each other. On PostgreSQL a migration that waits half a second
 // for a lock gives way to those who use the tables and is tried again for a
-// minute; then its error is Retryable.
+// minute; then its error is Retryable. A file without a transaction begins anew then,
+// so each of its statements must bear to be repeated.
 //
 // Each file but the first has a line "-- compatible: <version>": the oldest
 // version whose program works on the tables after it. A database that is newer

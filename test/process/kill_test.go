@@ -74,6 +74,24 @@ func (r *rush) answered(n int, key, order string, err error) {
 	}
 }
 
+// begin has orders placed until end is called. more waits until n more of them were
+// accepted.
+func (r *rush) begin(t *testing.T, s *server, p *people) (more func(n int), end func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	t.Cleanup(stop)
+	wait := r.run(ctx, s, p)
+	more = func(n int) {
+		t.Helper()
+		select {
+		case <-r.until(n):
+		case <-time.After(patience):
+			t.Fatalf("orders are not accepted any more: %v", r.wrong)
+		}
+	}
+	return more, func() { stop(); wait() }
+}
+
 // run places orders with several hands, every other one over REST, until ctx ends.
 func (r *rush) run(ctx context.Context, s *server, p *people) (wait func()) {
 	conn := s.dial()

@@ -2,7 +2,6 @@ package process_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -38,17 +37,7 @@ func TestPostgresAndTheBrokerMayBeAwayForLong(t *testing.T) {
 	if err := load.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	wait := r.run(ctx, s, p)
-	more := func(n int) {
-		t.Helper()
-		select {
-		case <-r.until(n):
-		case <-time.After(patience):
-			t.Fatalf("orders are not accepted any more: %v", r.wrong)
-		}
-	}
+	more, end := r.begin(t, s, p)
 	more(50)
 	for name, outage := range map[string]struct{ begin, end func() }{
 		"the broker": {broker.Kill, broker.Start},
@@ -66,8 +55,7 @@ func TestPostgresAndTheBrokerMayBeAwayForLong(t *testing.T) {
 		t.Logf("%s away for %s: %d orders accepted meanwhile, the next after %s, all that were accepted over after %s, memory at most %d MiB (%d before)",
 			name, away, len(accepted)-before, first.Round(time.Millisecond), time.Since(back).Round(time.Millisecond), memory.Load(), small)
 	}
-	stop()
-	wait()
+	end()
 	if err := load.Wait(); err != nil {
 		t.Errorf("waybill load: %v\n%s", err, said.String())
 	}

@@ -2,7 +2,6 @@ package process_test
 
 import (
 	"bytes"
-	"context"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -16,22 +15,11 @@ import (
 func underLoad(t *testing.T, s *server, data string, db []string, body func(p *people, more func(n int))) {
 	t.Helper()
 	p, r := s.open(), newRush()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	wait := r.run(ctx, s, p)
-	more := func(n int) {
-		t.Helper()
-		select {
-		case <-r.until(n):
-		case <-time.After(patience):
-			t.Fatalf("orders are not accepted any more: %v", r.wrong)
-		}
-	}
+	more, end := r.begin(t, s, p)
 	more(20)
 	body(p, more)
 	more(20)
-	stop()
-	wait()
+	end()
 	begun := time.Now()
 	r.settle(t, s, p)
 	s.awaitOver(p, r.all(), patience)

@@ -17,6 +17,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/rpc"
 	opsv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/ops/v1"
 	orderv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/order/v1"
+	"github.com/waybill-dev/waybill/services/order/orderd"
 )
 
 func newSaga() *cobra.Command {
@@ -102,16 +103,13 @@ nothing was, the error says what may be done.`,
 	return cmd
 }
 
-// ofSaga are the services that may give up messages about an order.
-const ofSaga = "order inventory payment shipping"
-
 // retryLetters has all that the services of the saga gave up about an order tried
 // again, and gives the order as it is then. If nothing was given up, the error is
 // refused, and if something fails again, it says what.
 func (c *client) retryLetters(ctx context.Context, out io.Writer, orderID string, refused error) (*orderv1.Order, error) {
 	tried, mute := false, ""
 	var failed error
-	for _, s := range strings.Fields(ofSaga) {
+	for _, s := range orderd.Sources() {
 		letters, err := c.letters(ctx, s, fmt.Sprintf("aggregate_id = %q", orderID), "first_time", 100)
 		if err != nil {
 			mute += fmt.Sprintf("\n  %s cannot be asked what it gave up about it: %s", s, rpc.FromStatus(err))
@@ -147,7 +145,7 @@ func (c *client) retryLetters(ctx context.Context, out io.Writer, orderID string
 	case mute != "":
 		return nil, fmt.Errorf("%w%s", refused, mute)
 	}
-	return nil, fmt.Errorf("%w\n  none of %s gave anything up about it", refused, strings.ReplaceAll(ofSaga, " ", ", "))
+	return nil, fmt.Errorf("%w\n  none of %s gave anything up about it", refused, strings.Join(orderd.Sources(), ", "))
 }
 
 func (c *client) sagaCancel() *cobra.Command {
