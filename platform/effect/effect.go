@@ -59,6 +59,10 @@ func Record(b *sqldb.Batch, calls []*Call) {
 	b.Insert(Table, rows)
 }
 
+// FoldAll queues the removal of calls whose results are taken to be folded for the
+// first time; one that was folded before fails the batch with sqldb.ErrMissing.
+func FoldAll(b *sqldb.Batch, ids []string) { b.DeleteAll(Table, ids) }
+
 // Fold queues the removal of calls whose results are being folded into state;
 // first is called, while b is sent, for each call not folded before.
 func Fold(b *sqldb.Batch, ids []string, first func(id string)) {

@@ -32,11 +32,7 @@ func Claim(b *sqldb.Batch, eventIDs []string, now time.Time, isNew func(eventID 
 	if len(eventIDs) == 0 {
 		return
 	}
-	rows := make([][]any, len(eventIDs))
-	for i, id := range eventIDs {
-		rows[i] = []any{id, now}
-	}
-	b.InsertNew(Table, rows, func(s sqldb.Scanner) error {
+	b.InsertNew(Table, rows(eventIDs, now), func(s sqldb.Scanner) error {
 		var id string
 		if err := s.Scan(&id); err != nil {
 			return err
@@ -44,6 +40,22 @@ func Claim(b *sqldb.Batch, eventIDs []string, now time.Time, isNew func(eventID 
 		isNew(id)
 		return nil
 	})
+}
+
+// Add queues the insertion of the rows of events that are taken for new ones; one
+// that is there already fails the batch with sqldb.ErrDuplicate.
+func Add(b *sqldb.Batch, eventIDs []string, now time.Time) {
+	if len(eventIDs) > 0 {
+		b.Insert(Table, rows(eventIDs, now))
+	}
+}
+
+func rows(eventIDs []string, now time.Time) [][]any {
+	rows := make([][]any, len(eventIDs))
+	for i, id := range eventIDs {
+		rows[i] = []any{id, now}
+	}
+	return rows
 }
 
 // Forget queues the removal of one event's row, for an event whose step failed

@@ -38,8 +38,11 @@ type item struct {
 	trace    trace.SpanContext
 	span     trace.Span
 	hops     int64
+	made     map[string]bool // ids that a command has made up
 	replied  chan error  // capacity 1; nil for events
 	done     func(error) // told like replied, at once
+
+	doubtful bool // it is not to be done by memory
 
 	err   error // of the last run
 	retry bool  // the event is to be delivered again
@@ -61,9 +64,10 @@ func (it *item) from() string {
 	return it.eventID()
 }
 
-// run does items in one transaction. Its error means that nothing of them was
-// stored; else each item has its own outcome in err and retry.
-func (r *Reactor) run(ctx context.Context, items []*item) error {
+// run does items in one transaction, which goes by what the reactor remembers or
+// reads all it needs. Its error means that nothing of them was stored; else each
+// item has its own outcome in err and retry.
+func (r *Reactor) run(ctx context.Context, items []*item, trusting bool) error {
 	now := r.cfg.Now().UTC().Truncate(time.Microsecond)
 	failpoint.Before("batch.begin")
 	tx, err := r.cfg.DB.Begin(ctx)
@@ -79,27 +83,30 @@ func (r *Reactor) run(ctx context.Context, items []*item) error {
 	}()
 
 	set := workingSet{}
-	f := r.fetch(items, set, now)
+	defer func() {
+		if !committed {
+			r.memory.forget(set)
+		}
+	}()
+	f := r.fetch(items, set, now, trusting)
 	failpoint.Before("batch.load")
 	if err := load(ctx, tx, f, set, now); err != nil {
 		return err
 	}
 	failpoint.After("batch.load")
-	for {
-		refs := r.missing(items, set, now)
-		if len(refs) == 0 {
-			break
-		}
+	for refs := f.refs; len(refs) > 0; {
+		refs = r.missing(items, set, now, trusting)
 		if err := load(ctx, tx, &fetch{refs: refs}, set, now); err != nil {
 			return err
 		}
 	}
 	w := r.steps(items, f, set, now)
 	failpoint.Before("batch.commit")
-	if err := save(ctx, tx, w, set, now); err != nil {
+	if err := save(ctx, tx, f, w, set, now); err != nil {
 		return err
 	}
 	committed = true
+	r.memory.keep(set, now)
 	failpoint.After("batch.commit")
 
 	failpoint.Before("batch.offer")
@@ -111,8 +118,8 @@ func (r *Reactor) run(ctx context.Context, items []*item) error {
 	return nil
 }
 
-func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
-	f := &fetch{}
+func (r *Reactor) fetch(items []*item, set workingSet, now time.Time, trusting bool) *fetch {
+	f := &fetch{trusting: trusting}
 	for _, it := range items {
 		it.err, it.retry, it.found = nil, false, nil
 		if id := it.eventID(); id != "" && it.letter == "" {
@@ -131,29 +138,52 @@ func (r *Reactor) fetch(items []*item, set workingSet, now time.Time) *fetch {
 			f.answers = append(f.answers, it.key.ID())
 		}
 	}
-	f.refs = r.missing(items, set, now)
+	f.refs = r.missing(items, set, now, trusting)
 	return f
 }
 
-// missing asks all items what they need and gives what is not loaded yet.
-func (r *Reactor) missing(items []*item, set workingSet, now time.Time) []Ref {
+// missing asks all items what they need and gives what is not loaded yet. What it
+// recalls may lead to more needs, so it asks again then.
+func (r *Reactor) missing(items []*item, set workingSet, now time.Time, trusting bool) []Ref {
 	var refs []Ref
+	for again := true; again; {
+		var more []Ref
+		more, again = r.name(items, set, now, trusting)
+		refs = append(refs, more...)
+	}
+	return refs
+}
+
+// name asks all items once, puts into set what is remembered of their needs, tells
+// whether there was any, and gives the rest.
+func (r *Reactor) name(items []*item, set workingSet, now time.Time, trusting bool) (refs []Ref, recalled bool) {
 	v := &View{} // one for all: what is named is not kept
 	for _, it := range items {
 		if it.bad != nil || it.failed != nil || it.needs == nil || it.err != nil {
 			continue
 		}
-		*v = View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID}
+		*v = View{set: set, now: now, cause: it.message, trace: it.trace, naming: true, newID: r.cfg.NewID, made: it.made}
 		var need []Ref
 		it.err = safely(func() error { need = it.needs(v); return nil })
 		for _, ref := range need {
-			if set[ref] == nil {
-				set[ref] = &entry{} // load fills it in
-				refs = append(refs, ref)
+			if set[ref] != nil {
+				continue
 			}
+			if trusting {
+				if e := r.memory.recall(ref); e != nil {
+					set[ref], recalled = e, true
+					continue
+				}
+				if it.absent(ref) {
+					set[ref] = &entry{loaded: true, recalled: true}
+					continue
+				}
+			}
+			set[ref] = &entry{} // load fills it in
+			refs = append(refs, ref)
 		}
 	}
-	return refs
+	return refs, recalled
 }
 
 func (r *Reactor) steps(items []*item, f *fetch, set workingSet, now time.Time) *writes {
@@ -281,7 +311,17 @@ func (r *Reactor) process(items []*item) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()
 	start := r.cfg.Now()
-	err := r.run(ctx, items)
+	trusting := !r.cfg.ReadAlways && r.memory.trusted(items)
+	err := r.run(ctx, items, trusting)
+	switch {
+	case trusting && err == nil:
+		r.memory.right()
+	case trusting && lostRace(err):
+		r.cfg.Log.Debug("the database has other versions than those remembered, reading all", "service", r.machine.name, "messages", len(items), "error", err)
+		r.metrics.mistaken()
+		r.memory.mistaken()
+		err = r.run(ctx, items, false)
+	}
 	r.metrics.batch(len(items), r.cfg.Now().Sub(start))
 	if err != nil && len(items) > 1 && !sqldb.Unavailable(err) {
 		r.cfg.Log.Debug("batch failed, doing its messages one by one", "service", r.machine.name, "messages", len(items), "error", err)
@@ -291,15 +331,20 @@ func (r *Reactor) process(items []*item) {
 		return
 	}
 	for try := 1; err != nil && len(items) == 1 && try < maxTries && lostRace(err); try++ {
-		err = r.run(ctx, items)
+		err = r.run(ctx, items, false)
 	}
 	if err != nil && len(items) == 1 && items[0].blamed(err) {
 		items[0].failed = err
-		err = r.run(ctx, items)
+		err = r.run(ctx, items, false)
 	}
+	var again []*item
 	for _, it := range items {
 		if err != nil {
 			it.err, it.retry = outside(err), true
+		} else if trusting && it.key != nil && it.err != nil {
+			it.doubtful = true // it may have been answered before, when it could be done
+			again = append(again, it)
+			continue
 		}
 		var unnamed *unnamedError
 		if err == nil && len(items) > 1 && errors.As(it.err, &unnamed) {
@@ -307,6 +352,9 @@ func (r *Reactor) process(items []*item) {
 			continue
 		}
 		r.finish(it)
+	}
+	if len(again) > 0 {
+		r.process(again)
 	}
 }
 

@@ -37,6 +37,7 @@ func NewDriver(cfg Config, offer func(events []*outbox.Event, calls []*effect.Ca
 	if err != nil {
 		return nil, nil, err
 	}
+	r.memory.suspicious = true
 	d := &Driver{r: r, arrived: make(chan struct{}, 1)}
 	r.admit = d.admit
 	r.offer = func(events []*outbox.Event, calls []*effect.Call) {

@@ -14,6 +14,9 @@ type Ref struct {
 type kind struct {
 	name  string
 	table *sqldb.Table
+
+	remembered bool
+
 	row   func(state any) []any
 	scan  func(s sqldb.Scanner) (id string, e *entry, err error)
 }
@@ -32,7 +35,7 @@ func NewKind[S any](name string, cols []sqldb.Column, row func(S) []any, scan fu
 		{Name: "id", Type: sqldb.Text},
 		{Name: "version", Type: sqldb.Int},
 		{Name: "event_seq", Type: sqldb.Int},
-	}, cols...)}
+	}, cols...), Version: "version"}
 	return &Kind[S]{&kind{
 		name:  name,
 		table: table,
@@ -41,10 +44,19 @@ func NewKind[S any](name string, cols []sqldb.Column, row func(S) []any, scan fu
 			var id string
 			e := &entry{loaded: true, stored: true}
 			state, err := scan(s, &id, &e.version, &e.eventSeq)
-			e.state = state
+			e.state, e.was = state, e.version
 			return id, e, err
 		},
 	}}
+}
+
+// Remembered says that a process may go by the state that it stored last instead
+// of reading the row, and gives k. It is for what many steps follow each other on.
+// Two things must hold: a state is never changed in place, not even behind a
+// pointer or in a slice, and whoever else writes the rows raises their version.
+func (k *Kind[S]) Remembered() *Kind[S] {
+	k.k.remembered = true
+	return k
 }
 
 // Columns lists the table's columns in the order in which scan reads them, for
@@ -84,9 +96,12 @@ func (k *Kind[S]) Version(v *View, id string) int64 { return v.version(k.Ref(id)
 type entry struct {
 	state    any
 	version  int64
+	was      int64 // the version in the database; 0 if there is no row
 	eventSeq int64
 	loaded   bool // asked of the database
 	stored   bool // the database has a row
 	exists   bool // there is a state, stored or made in this batch
 	dirty    bool
+	recalled bool  // not read from the database, so it has to be checked there
+	row      []any // of a memory that is suspicious
 }

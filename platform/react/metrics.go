@@ -20,6 +20,7 @@ type metrics struct {
 	duplicates metric.Int64Counter
 	dead       metric.Int64Counter
 	repaired   metric.Int64Counter
+	mistakes   metric.Int64Counter
 	perService metric.MeasurementOption
 }
 
@@ -50,6 +51,9 @@ func newMetrics(m metric.Meter, service string) (*metrics, error) {
 	if x.repaired, err = m.Int64Counter("waybill.outbox.repaired", metric.WithDescription("published events that the stream had lost and got again")); err != nil {
 		return nil, err
 	}
+	if x.mistakes, err = m.Int64Counter("waybill.react.mistakes", metric.WithDescription("batches that ran again because what was remembered had changed")); err != nil {
+		return nil, err
+	}
 	x.repaired.Add(context.Background(), 0, x.perService) // so that its growth can be watched from the start
 	return x, nil
 }
@@ -60,6 +64,8 @@ func (x *metrics) batch(n int, d time.Duration) {
 }
 
 func (x *metrics) duplicate(*item) { x.duplicates.Add(context.Background(), 1, x.perService) }
+
+func (x *metrics) mistaken() { x.mistakes.Add(context.Background(), 1, x.perService) }
 
 func (x *metrics) refilled(events int64) { x.repaired.Add(context.Background(), events, x.perService) }
 

@@ -66,6 +66,9 @@ type Config struct {
 	// outside that is away never counts.
 	MaxAttempts int
 
+	// ReadAlways has every batch read what it needs, also of kinds that are remembered.
+	ReadAlways bool
+
 	Audit  time.Duration    // between two audits of the stream; default 30 s
 	Calls  int              // calls to the outside under way at once; default 512
 	Now    func() time.Time // default time.Now
@@ -91,6 +94,7 @@ type Reactor struct {
 	stop    sync.Once
 	timer   sync.WaitGroup // sweeps and housekeeping
 	begun   bool
+	memory  *memory
 	subs    []*bus.Subscription
 }
 
@@ -152,6 +156,7 @@ func newReactor(cfg Config) (*Reactor, error) {
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
+	r.memory = newMemory()
 	r.letters = DeadLetters{r: r, kick: make(chan struct{}, 1)}
 	return r, nil
 }
@@ -438,7 +443,7 @@ func outside(err error) error {
 // nothing. When ctx ends first, the command may still be done.
 func Do[R proto.Message](ctx context.Context, r *Reactor, needs func(v *View) []Ref, step func(v *View) (R, error)) (R, error) {
 	var none R
-	it := &item{needs: needs, trace: trace.SpanContextFromContext(ctx), replied: make(chan error, 1)}
+	it := &item{needs: needs, trace: trace.SpanContextFromContext(ctx), replied: make(chan error, 1), made: map[string]bool{}}
 	it.key = keyFrom(ctx)
 	it.answer = none.ProtoReflect().New().Interface()
 	it.step = func(v *View) error {

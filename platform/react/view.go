@@ -26,6 +26,7 @@ type View struct {
 	hops  int64
 	trace trace.SpanContext
 	newID func() string
+	made  map[string]bool // ids given out while needs were named
 
 	naming bool // needs are being named, nothing may be read for good
 
@@ -71,7 +72,13 @@ func (v *View) TraceID() string {
 }
 
 // NewID gives a new time-ordered UUID (version 7).
-func (v *View) NewID() string { return v.newID() }
+func (v *View) NewID() string {
+	id := v.newID()
+	if v.made != nil {
+		v.made[id] = true
+	}
+	return id
+}
 
 // Emit records a domain event of the aggregate. It is published after the
 // commit, at least once, with the aggregate's next event number.

@@ -14,8 +14,11 @@ const (
 	opInsertNew
 	opInsertReturning
 	opUpdate
+	opUpdateAt
+	opExpect
 	opLoad
 	opDelete
+	opDeleteAll
 	opExec
 	opQuery
 )
@@ -27,6 +30,7 @@ type op struct {
 	table    *Table
 	rows     [][]any
 	keys     []string
+	versions []int64 // of opExpect, one per key
 	cols     []string
 	sql      string
 	args     []any
@@ -37,9 +41,9 @@ type op struct {
 // empty reports whether the statement has nothing to do and is left out.
 func (o *op) empty() bool {
 	switch o.kind {
-	case opInsert, opInsertNew, opInsertReturning, opUpdate:
+	case opInsert, opInsertNew, opInsertReturning, opUpdate, opUpdateAt:
 		return len(o.rows) == 0
-	case opLoad, opDelete:
+	case opLoad, opDelete, opDeleteAll, opExpect:
 		return len(o.keys) == 0
 	}
 	return false
@@ -93,6 +97,20 @@ func (b *Batch) Update(t *Table, rows [][]any) {
 	b.ops = append(b.ops, op{kind: opUpdate, table: t, rows: rows})
 }
 
+// UpdateAt is Update of rows that nobody has changed since they were read: each row
+// is followed by one more value, the t.Version it had then. One that has another
+// by now, or is gone, fails the batch with ErrMissing.
+func (b *Batch) UpdateAt(t *Table, rows [][]any) {
+	b.ops = append(b.ops, op{kind: opUpdateAt, table: t, rows: rows})
+}
+
+// Expect fails the batch with ErrMissing unless each row has the version given for
+// its key, a key of one text column; 0 stands for no row. Rows that are there stay
+// as they are until the transaction ends, as with Load.
+func (b *Batch) Expect(t *Table, keys []string, versions []int64) {
+	b.ops = append(b.ops, op{kind: opExpect, table: t, keys: keys, versions: versions})
+}
+
 // Load queues a SELECT by a key of one text column. fn gets all columns of each
 // row that exists, ordered by key bytes. lock keeps others from changing the
 // rows until the transaction ends (FOR UPDATE; on SQLite a transaction is alone
@@ -106,6 +124,12 @@ func (b *Batch) Load(t *Table, keys []string, lock bool, fn func(Scanner) error)
 // nil, gets the key of each row deleted.
 func (b *Batch) DeleteReturning(t *Table, keys []string, fn func(Scanner) error) {
 	b.ops = append(b.ops, op{kind: opDelete, table: t, keys: keys, fn: fn})
+}
+
+// DeleteAll queues a DELETE by a key of one text column. A row that does not exist
+// fails the batch with ErrMissing.
+func (b *Batch) DeleteAll(t *Table, keys []string) {
+	b.ops = append(b.ops, op{kind: opDeleteAll, table: t, keys: keys})
 }
 
 // Exec queues a statement of the caller's own.

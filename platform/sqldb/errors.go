@@ -13,8 +13,8 @@ var (
 	ErrNoRows = errors.New("sqldb: no rows")
 	// ErrDuplicate: a unique key exists already.
 	ErrDuplicate = errors.New("sqldb: the key exists already")
-	// ErrMissing: a row to be updated does not exist.
-	ErrMissing = errors.New("sqldb: a row to update does not exist")
+	// ErrMissing: a row does not exist, or not in the version it should have.
+	ErrMissing = errors.New("sqldb: a row is not there as expected")
 	// ErrSerialization: the transaction lost a race and may be repeated.
 	ErrSerialization = errors.New("sqldb: lost a race with another transaction")
 	// ErrUnavailable: the database cannot be reached or cannot take more.

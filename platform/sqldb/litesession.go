@@ -162,8 +162,16 @@ func (s *liteSession) bulk(f *tableSQL, o *op, callback *error) error {
 		return s.load(f, o, callback)
 	case opDelete:
 		return s.delete(f, o, callback)
+	case opDeleteAll:
+		return s.deleteAll(f, o)
+	case opExpect:
+		return s.expect(f, o)
 	case opUpdate:
 		if err := f.needUpdate(); err != nil {
+			return err
+		}
+	case opUpdateAt:
+		if err := f.needVersion(); err != nil {
 			return err
 		}
 	case opInsertNew:
@@ -177,7 +185,9 @@ func (s *liteSession) bulk(f *tableSQL, o *op, callback *error) error {
 	}
 	switch o.kind {
 	case opUpdate:
-		return s.update(f, rows)
+		return s.update(f, rows, f.update, f.updateMax, f.order)
+	case opUpdateAt:
+		return s.update(f, rows, f.updateAt, f.updateAtMax, append(f.order[:len(f.order):len(f.order)], len(f.t.Columns)))
 	case opInsertReturning:
 		return s.insertReturning(f, rows, o, callback)
 	case opInsertNew:
@@ -193,7 +203,7 @@ func (s *liteSession) bindRow(t *Table, row []any, idx []int) error {
 		if idx != nil {
 			i = idx[i]
 		}
-		v, err := columnValue(t, &t.Columns[i], row[i])
+		v, err := columnValue(t, t.column(i), row[i])
 		if err != nil {
 			return err
 		}
@@ -346,11 +356,11 @@ type liteValues []driver.Value
 // Scan implements Scanner.
 func (v liteValues) Scan(dest ...any) error { return scanValues(v, dest) }
 
-func (s *liteSession) update(f *tableSQL, rows [][]any) error {
+func (s *liteSession) update(f *tableSQL, rows [][]any, one, many string, columns []int) error {
 	for len(rows) > 0 {
-		n, sql, order := 1, f.update, f.order
+		n, sql, order := 1, one, columns
 		if len(rows) >= multiRows[0] {
-			n, sql, order = multiRows[0], f.updateMax, nil
+			n, sql, order = multiRows[0], many, nil
 		}
 		s.conn.args = s.conn.args[:0]
 		for _, row := range rows[:n] {
@@ -420,4 +430,43 @@ func (s *liteSession) delete(f *tableSQL, o *op, callback *error) error {
 		return err
 	}
 	return rows.each(o.fn, callback)
+}
+
+func (s *liteSession) deleteAll(f *tableSQL, o *op) error {
+	if err := f.needTextKey(); err != nil {
+		return err
+	}
+	for _, key := range o.keys {
+		s.conn.args = s.conn.args[:0]
+		s.conn.bind(key)
+		if n, err := s.conn.exec(context.Background(), f.deleteOne, s.conn.args); err != nil {
+			return err
+		} else if n == 0 {
+			return ErrMissing
+		}
+	}
+	return nil
+}
+
+func (s *liteSession) expect(f *tableSQL, o *op) error {
+	if err := errors.Join(f.needTextKey(), f.needVersion()); err != nil {
+		return err
+	}
+	for i, key := range o.keys {
+		s.conn.args = s.conn.args[:0]
+		s.conn.bind(key)
+		rows, err := s.conn.queryBound(context.Background(), f.expect, s.conn.args)
+		if err != nil {
+			return err
+		}
+		var version int64
+		var failed error
+		if err := rows.each(func(sc Scanner) error { return sc.Scan(&version) }, &failed); err != nil || failed != nil {
+			return errors.Join(err, failed)
+		}
+		if version != o.versions[i] {
+			return ErrMissing
+		}
+	}
+	return nil
 }

@@ -311,11 +311,13 @@ func (s *memSession) one(o *op) error {
 	switch o.kind {
 	case opInsert, opInsertNew, opInsertReturning:
 		return s.insert(o)
-	case opUpdate:
+	case opUpdate, opUpdateAt:
 		return s.update(o)
+	case opExpect:
+		return s.expect(o)
 	case opLoad:
 		return s.load(o)
-	case opDelete:
+	case opDelete, opDeleteAll:
 		return s.delete(o)
 	case opExec:
 		n, err := s.exec(o.sql, o.args)
@@ -382,11 +384,12 @@ func (s *memSession) insert(o *op) error {
 				return err
 			}
 			if s.see(t, r.key) != nil {
-				if o.kind != opInsertNew {
-					return duplicate(fmt.Errorf("%s %q", t.name, r.key))
-				}
-				if s.m.Forgetful != t.name {
+				switch {
+				case s.m.Forgetful == t.name:
+				case o.kind == opInsertNew:
 					continue
+				default:
+					return duplicate(fmt.Errorf("%s %q", t.name, r.key))
 				}
 			}
 		}
@@ -414,7 +417,7 @@ func (s *memSession) insert(o *op) error {
 func (s *memSession) update(o *op) error {
 	t := s.m.table(o.table)
 	for _, values := range o.rows {
-		r, err := t.row(values)
+		r, err := t.row(values[:len(o.table.Columns)])
 		if err != nil {
 			return err
 		}
@@ -422,13 +425,39 @@ func (s *memSession) update(o *op) error {
 			return err
 		}
 		old := s.see(t, r.key)
-		if old == nil {
+		if old == nil || o.kind == opUpdateAt && !s.m.NoLocks && t.version(old, o.table) != values[len(o.table.Columns)] {
 			return fmt.Errorf("%w: %s %q", ErrMissing, t.name, r.key)
 		}
 		r.seq = old.seq
 		s.write(t, r.key, r)
 	}
 	return nil
+}
+
+func (s *memSession) expect(o *op) error {
+	t := s.m.table(o.table)
+	for i, key := range o.keys {
+		r := s.see(t, key)
+		if r != nil {
+			if err := s.lock(t, key); err != nil {
+				return err
+			}
+		}
+		if t.version(r, o.table) != o.versions[i] && !s.m.NoLocks {
+			return fmt.Errorf("%w: %s %q", ErrMissing, t.name, key)
+		}
+	}
+	return nil
+}
+
+// version gives the version of a row, 0 if there is none.
+func (t *memTable) version(r *memRow, of *Table) int64 {
+	if r == nil {
+		return 0
+	}
+	v, _ := t.value(r, of.Version)
+	n, _ := v.(int64)
+	return n
 }
 
 func (s *memSession) load(o *op) error {
@@ -460,6 +489,9 @@ func (s *memSession) delete(o *op) error {
 	t := s.m.table(o.table)
 	for _, key := range o.keys {
 		if s.see(t, key) == nil {
+			if o.kind == opDeleteAll {
+				return fmt.Errorf("%w: %s %q", ErrMissing, t.name, key)
+			}
 			continue
 		}
 		if err := s.lock(t, key); err != nil {

@@ -70,11 +70,19 @@ func compare(a, b any) int {
 	return 0
 }
 
-// checkRows tells whether each row has a value for each column of t.
-func checkRows(t *Table, rows [][]any) error {
-	for _, row := range rows {
-		if len(row) != len(t.Columns) {
-			return fmt.Errorf("sqldb: table %s has %d columns, but a row has %d values", t.Name, len(t.Columns), len(row))
+// width gives how many values a row of o has.
+func (o *op) width() int {
+	if o.kind == opUpdateAt {
+		return len(o.table.Columns) + 1
+	}
+	return len(o.table.Columns)
+}
+
+// checkRows tells whether each row has a value for each column of its table.
+func checkRows(o *op) error {
+	for _, row := range o.rows {
+		if len(row) != o.width() {
+			return fmt.Errorf("sqldb: table %s wants %d values, but a row has %d", o.table.Name, o.width(), len(row))
 		}
 	}
 	return nil
@@ -83,14 +91,15 @@ func checkRows(t *Table, rows [][]any) error {
 // prepared gives the rows of a bulk form in the order in which to send them, and
 // refuses what cannot work.
 func (f *tableSQL) prepared(o *op) ([][]any, error) {
-	if err := checkRows(f.t, o.rows); err != nil {
+	if err := checkRows(o); err != nil {
 		return nil, err
 	}
-	if o.kind != opInsertNew && o.kind != opUpdate {
+	updates := o.kind == opUpdate || o.kind == opUpdateAt
+	if o.kind != opInsertNew && !updates {
 		return o.rows, nil // the order of rows is the order of their ids
 	}
 	rows, unique := byKey(o.rows, f.key)
-	if o.kind == opUpdate && !unique {
+	if updates && !unique {
 		return nil, fmt.Errorf("%w: table %s: a key is given twice", ErrMissing, f.t.Name)
 	}
 	return rows, nil

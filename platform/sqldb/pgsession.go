@@ -151,8 +151,14 @@ func (p *postgres) sql(o *op) (string, error) {
 		return f.insertReturning(o.cols), nil
 	case opUpdate:
 		return f.update, f.needUpdate()
+	case opUpdateAt:
+		return f.updateAt, f.needVersion()
+	case opExpect:
+		return f.expect, errors.Join(f.needTextKey(), f.needVersion())
 	case opDelete:
 		return f.delete, f.needTextKey()
+	case opDeleteAll:
+		return f.deleteAll, f.needTextKey()
 	}
 	if o.lock {
 		return f.loadLock, f.needTextKey()
@@ -188,8 +194,12 @@ func (e *encoder) op(p *postgres, o *op, oids []uint32) error {
 	switch o.kind {
 	case opExec, opQuery:
 		return e.args(oids, o.args)
-	case opLoad, opDelete:
+	case opLoad, opDelete, opDeleteAll:
 		e.keys(o.keys)
+		return nil
+	case opExpect:
+		e.keys(o.keys)
+		e.ints(o.versions)
 		return nil
 	}
 	f, err := p.db.forms(o.table)
@@ -200,7 +210,7 @@ func (e *encoder) op(p *postgres, o *op, oids []uint32) error {
 	if err != nil {
 		return err
 	}
-	return e.columns(o.table, rows)
+	return e.columns(o, rows)
 }
 
 // pipeline sends the run and reads its results.
@@ -294,8 +304,11 @@ func (s *pgSession) failed(err error, step *pgStep, mode runMode) error {
 	if step == nil {
 		return classifyPostgres(err)
 	}
-	if told && pe.Code == "22012" && step.op != nil && step.op.kind == opUpdate {
-		return fmt.Errorf("%w: table %s", ErrMissing, step.op.table.Name)
+	if told && pe.Code == "22012" && step.op != nil {
+		switch step.op.kind {
+		case opUpdate, opUpdateAt, opExpect, opDeleteAll:
+			return fmt.Errorf("%w: table %s", ErrMissing, step.op.table.Name)
+		}
 	}
 	return step.wrap(classifyPostgres(err))
 }

@@ -137,10 +137,19 @@ func (e *encoder) keys(keys []string) {
 	e.done(1, false)
 }
 
-// columns writes one array per column of t.
-func (e *encoder) columns(t *Table, rows [][]any) error {
-	for i := range t.Columns {
-		if err := e.column(t, i, rows); err != nil {
+// ints writes a bigint array.
+func (e *encoder) ints(values []int64) {
+	e.header(pgtype.Int8OID, len(values))
+	for _, v := range values {
+		e.element(Int, v)
+	}
+	e.done(1, false)
+}
+
+// columns writes one array per column of the rows of o.
+func (e *encoder) columns(o *op, rows [][]any) error {
+	for i := range o.width() {
+		if err := e.column(o.table, i, rows); err != nil {
 			return err
 		}
 	}
@@ -148,7 +157,7 @@ func (e *encoder) columns(t *Table, rows [][]any) error {
 }
 
 func (e *encoder) column(t *Table, i int, rows [][]any) error {
-	c := &t.Columns[i]
+	c := t.column(i)
 	nulls := e.header(elementOIDs[c.Type], len(rows))
 	for _, row := range rows {
 		v := row[i]

@@ -31,12 +31,15 @@ type Column struct {
 
 // A Table describes a table to the bulk forms of Batch. Key names the columns of
 // its primary key or of a unique index. Columns are those the program writes and
-// reads: a column made by the database (an identity) is left out. Make each Table
-// once and pass its pointer, for its SQL is kept by pointer.
+// reads: a column made by the database (an identity) is left out. Version names
+// the column that every change of a row raises, for UpdateAt and Expect; "" if
+// there is none. Make each Table once and pass its pointer, for its SQL is kept by
+// pointer.
 type Table struct {
 	Name    string
 	Key     []string
 	Columns []Column
+	Version string
 }
 
 // tableSQL is the SQL of a Table's bulk forms in one dialect.
@@ -50,11 +53,16 @@ type tableSQL struct {
 	load      string
 	loadLock  string
 	delete    string
+	deleteAll string
+	updateAt  string
+	expect    string
 	loadOne   string // SQLite's form for one key
 	deleteOne string
 	returning sync.Map // returningID -> string
 	multi     [len(multiRows)]multiSQL
 	updateMax string // UPDATE of multiRows[0] rows
+
+	updateAtMax string
 }
 
 // multiSQL is an INSERT of several rows at once (SQLite).
@@ -113,6 +121,9 @@ func newTableSQL(t *Table, d Dialect) (*tableSQL, error) {
 		}
 		f.key = append(f.key, i)
 	}
+	if i := t.index(t.Version); t.Version != "" && (i < 0 || t.Columns[i].Type != Int) {
+		return nil, fmt.Errorf("sqldb: table %s: version column %s is not a column of integers", t.Name, t.Version)
+	}
 	if d == Postgres {
 		f.postgres()
 	} else {
@@ -147,6 +158,28 @@ func (f *tableSQL) needUpdate() error {
 		return fmt.Errorf("sqldb: table %s has nothing but its key to update", f.t.Name)
 	}
 	return nil
+}
+
+// needVersion tells whether the table can be updated and has a version.
+func (f *tableSQL) needVersion() error {
+	if err := f.needUpdate(); err != nil {
+		return err
+	}
+	if f.t.Version == "" {
+		return fmt.Errorf("sqldb: table %s has no version", f.t.Name)
+	}
+	return nil
+}
+
+// was is the column that rows of UpdateAt have after those of their table.
+var was = Column{Name: "*was", Type: Int}
+
+// column gives the i-th column, and was after the last.
+func (t *Table) column(i int) *Column {
+	if i == len(t.Columns) {
+		return &was
+	}
+	return &t.Columns[i]
 }
 
 // insertReturning gives the INSERT that returns cols.
@@ -187,8 +220,7 @@ func (f *tableSQL) postgres() {
 	for i, c := range t.Columns {
 		arrays[i] = "$" + strconv.Itoa(i+1) + "::" + arrayTypes[c.Type]
 	}
-	unnest := "unnest(" + strings.Join(arrays, ", ") + ")"
-	f.insert = "INSERT INTO " + table + " (" + cols + ") SELECT * FROM " + unnest
+	f.insert = "INSERT INTO " + table + " (" + cols + ") SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")"
 	if len(f.key) == 0 {
 		return
 	}
@@ -197,6 +229,7 @@ func (f *tableSQL) postgres() {
 	f.load = "SELECT " + cols + " FROM " + table + " WHERE " + quote(t.Key[0]) + " = ANY($1::text[]) ORDER BY " + quote(t.Key[0]) + ` COLLATE "C"`
 	f.loadLock = f.load + " FOR UPDATE"
 	f.delete = "DELETE FROM " + table + " WHERE " + quote(t.Key[0]) + " = ANY($1::text[]) RETURNING " + quote(t.Key[0])
+	f.deleteAll = "WITH u AS (" + f.delete + ")" + allOrNothing
 	if len(f.order) == 0 {
 		return
 	}
@@ -208,11 +241,23 @@ func (f *tableSQL) postgres() {
 	for _, k := range t.Key {
 		match = append(match, "t."+quote(k)+" = v."+quote(k))
 	}
-	// The division fails when a row is missing, so that a COMMIT sent along with
-	// the UPDATE does not happen; run turns it into ErrMissing.
-	f.update = "WITH u AS (UPDATE " + table + " AS t SET " + strings.Join(set, ", ") + " FROM " + unnest + " AS v(" + cols +
-		") WHERE " + strings.Join(match, " AND ") + " RETURNING 1) SELECT 1/((count(*) = cardinality($1))::int) FROM u"
+	update := "WITH u AS (UPDATE " + table + " AS t SET " + strings.Join(set, ", ") + " FROM unnest("
+	f.update = update + strings.Join(arrays, ", ") + ") AS v(" + cols + ") WHERE " + strings.Join(match, " AND ") + " RETURNING 1)" + allOrNothing
+	if t.Version == "" {
+		return
+	}
+	arrays = append(arrays, "$"+strconv.Itoa(len(t.Columns)+1)+"::bigint[]")
+	version, before := quote(t.Version), quote(was.Name)
+	f.updateAt = update + strings.Join(arrays, ", ") + ") AS v(" + cols + ", " + before + ") WHERE " + strings.Join(match, " AND ") +
+		" AND t." + version + " = v." + before + " RETURNING 1)" + allOrNothing
+	f.expect = "SELECT 1/((count(*) = 0)::int) FROM unnest($1::text[], $2::bigint[]) AS v(id, version) LEFT JOIN LATERAL (SELECT " + version +
+		" AS version FROM " + table + " WHERE " + key + " = v.id FOR UPDATE) AS t ON true WHERE coalesce(t.version, 0) <> v.version"
 }
+
+// allOrNothing follows a WITH whose rows must be as many as the first parameter has
+// elements: the division fails when one is missing, so that a COMMIT sent along
+// does not happen. run turns that into ErrMissing.
+const allOrNothing = " SELECT 1/((count(*) = cardinality($1))::int) FROM u"
 
 func (f *tableSQL) sqlite() {
 	t := f.t
@@ -251,6 +296,16 @@ func (f *tableSQL) sqlite() {
 		matchMany = append(matchMany, "t."+quote(k)+" = v.column"+strconv.Itoa(f.key[j]+1))
 	}
 	f.update = "UPDATE " + table + " SET " + strings.Join(set, ", ") + " WHERE " + strings.Join(match, " AND ")
-	f.updateMax = "UPDATE " + table + " AS t SET " + strings.Join(setMany, ", ") + " FROM (VALUES " +
-		strings.Repeat(one+", ", multiRows[0]-1) + one + ") AS v WHERE " + strings.Join(matchMany, " AND ")
+	many := func(one, match string) string {
+		return "UPDATE " + table + " AS t SET " + strings.Join(setMany, ", ") + " FROM (VALUES " +
+			strings.Repeat(one+", ", multiRows[0]-1) + one + ") AS v WHERE " + match
+	}
+	f.updateMax = many(one, strings.Join(matchMany, " AND "))
+	if t.Version == "" {
+		return
+	}
+	version := quote(t.Version)
+	f.updateAt = f.update + " AND " + version + " = ?"
+	f.updateAtMax = many(strings.TrimSuffix(one, ")")+", ?)", strings.Join(matchMany, " AND ")+" AND t."+version+" = v.column"+strconv.Itoa(len(t.Columns)+1))
+	f.expect = "SELECT " + version + " FROM " + table + " WHERE " + first + " = ?"
 }

@@ -54,7 +54,7 @@ var Stock = react.NewKind("stock", []sqldb.Column{
 }, func(s sqldb.Scanner, meta ...any) (k inventory.Stock, err error) {
 	err = s.Scan(append(meta, &k.OnHand, &k.Held, &k.Archived, &k.UpdatedAt)...)
 	return k, err
-})
+}).Remembered()
 
 // SKUs say which product has a SKU, whose id it is. They make SKUs unique.
 var SKUs = react.NewKind("skus", []sqldb.Column{
@@ -78,7 +78,7 @@ var Holds = react.NewKind("holds", []sqldb.Column{
 		expires = h.ExpiresAt
 	}
 	return []any{string(h.State), encodeLines(h.Lines), expires, h.UpdatedAt}
-}, scanHold)
+}, scanHold).Remembered()
 
 func scanHold(s sqldb.Scanner, meta ...any) (h inventory.Hold, err error) {
 	var lines string

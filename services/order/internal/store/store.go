@@ -38,7 +38,7 @@ var Orders = react.NewKind("orders", []sqldb.Column{
 	{Name: "reminders", Type: sqldb.Int},
 	{Name: "saga_over_at", Type: sqldb.Time, Nullable: true},
 	{Name: "updated_at", Type: sqldb.Time},
-}, orderRow, scanOrder)
+}, orderRow, scanOrder).Remembered()
 
 func orderRow(o order.Order) []any {
 	return []any{

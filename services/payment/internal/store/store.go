@@ -38,7 +38,7 @@ var Payments = react.NewKind("payments", []sqldb.Column{
 	{Name: "created_at", Type: sqldb.Time},
 	{Name: "updated_at", Type: sqldb.Time},
 	{Name: "rare", Type: sqldb.Text, Nullable: true},
-}, paymentRow, scanPayment)
+}, paymentRow, scanPayment).Remembered()
 
 // Row gives the whole row of a payment, in the order of Payments.Columns.
 func Row(p payment.Payment, version, eventSeq int64) []any {

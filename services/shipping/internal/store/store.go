@@ -40,7 +40,7 @@ var Shipments = react.NewKind("shipments", []sqldb.Column{
 	{Name: "return_at", Type: sqldb.Time, Nullable: true},
 	{Name: "created_at", Type: sqldb.Time},
 	{Name: "updated_at", Type: sqldb.Time},
-}, row, scan)
+}, row, scan).Remembered()
 
 // Erasure is the wish that nothing personal of a user remains. It is open while
 // there may be shipments that still hold an address.
