@@ -22,6 +22,8 @@ type Call struct {
 	Cause       string // id of the message whose step recorded the call, or ""
 	Hops        int64
 	Traceparent string
+
+	Read any // what Payload says, for whoever has read it to read it once; not stored
 }
 
 // Table is the table of calls not folded back yet.

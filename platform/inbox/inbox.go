@@ -52,8 +52,10 @@ func Add(b *sqldb.Batch, eventIDs []string, now time.Time) {
 
 func rows(eventIDs []string, now time.Time) [][]any {
 	rows := make([][]any, len(eventIDs))
+	cells, at := make([]any, 2*len(eventIDs)), any(now)
 	for i, id := range eventIDs {
-		rows[i] = []any{id, now}
+		rows[i] = cells[2*i : 2*i+2 : 2*i+2]
+		rows[i][0], rows[i][1] = id, at
 	}
 	return rows
 }

@@ -5,9 +5,10 @@
 package outbox
 
 import (
-	"hash/fnv"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/waybill-dev/waybill/platform/bus"
@@ -60,19 +61,13 @@ func Append(b *sqldb.Batch, events []*Event) {
 		return
 	}
 	rows := make([][]any, len(events))
-	byID := make(map[string]*Event, len(events))
 	for i, e := range events {
-		byID[e.ID] = e
 		rows[i] = []any{e.ID, e.Type, e.AggregateID, e.Version, e.Cause, e.Hops, e.Traceparent, e.Payload, e.Time}
 	}
-	b.InsertReturning(Table, rows, []string{"event_id", "seq"}, func(s sqldb.Scanner) error {
-		var id string
-		var seq int64
-		if err := s.Scan(&id, &seq); err != nil {
-			return err
-		}
-		byID[id].Seq = seq
-		return nil
+	next := 0
+	b.InsertReturning(Table, rows, []string{"seq"}, func(s sqldb.Scanner) error {
+		next++
+		return s.Scan(&events[next-1].Seq)
 	})
 }
 
@@ -85,29 +80,71 @@ const Partitions = 256
 // one aggregate travel: waybill.<service>.<event>.v<N>.<partition>. With the
 // aggregate id "*" it is the filter for all aggregates.
 func Subject(typ, aggregateID string) string {
-	partition := "*"
-	if aggregateID != "*" {
-		h := fnv.New32a()
-		_, _ = h.Write([]byte(aggregateID)) // never fails
-		partition = strconv.Itoa(int(h.Sum32() % Partitions))
+	if aggregateID == "*" {
+		return namesOf(typ).prefix + "*"
 	}
-	parts := strings.Split(typ, ".")
-	n := len(parts)
-	if n < 4 {
-		return "waybill.invalid." + typ
+	return namesOf(typ).prefix + partitions[partition(aggregateID)]
+}
+
+// OnSubject tells whether subject is the one of typ and the aggregate, as Subject
+// gives it.
+func OnSubject(subject, typ, aggregateID string) bool {
+	p, ok := strings.CutPrefix(subject, namesOf(typ).prefix)
+	return ok && p == partitions[partition(aggregateID)]
+}
+
+func partition(aggregateID string) uint32 {
+	const offset, prime = 2166136261, 16777619 // FNV-1a, as in hash/fnv
+	h := uint32(offset)
+	for i := range len(aggregateID) {
+		h = (h ^ uint32(aggregateID[i])) * prime
 	}
-	return parts[n-4] + "." + parts[n-3] + "." + snake(parts[n-1]) + "." + parts[n-2] + "." + partition
+	return h % Partitions
+}
+
+var partitions = func() (names [Partitions]string) {
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	return names
+}()
+
+// names is what follows from the full protobuf name of an event.
+type names struct {
+	prefix   string // of its subjects
+	producer string
+	stream   string
+}
+
+// known keeps names of the types that have been asked for; there are few.
+var known sync.Map
+
+const maxKnown = 1024 // what strangers publish may be called anything
+
+var manyKnown atomic.Int64
+
+func namesOf(typ string) names {
+	if n, ok := known.Load(typ); ok {
+		return n.(names)
+	}
+	n := names{prefix: "waybill.invalid." + typ + "."}
+	if parts := strings.Split(typ, "."); len(parts) >= 4 {
+		parts = parts[len(parts)-4:]
+		n = names{prefix: parts[0] + "." + parts[1] + "." + snake(parts[3]) + "." + parts[2] + ".", producer: parts[1]}
+	}
+	n.stream = Stream(n.producer)
+	if manyKnown.Add(1) <= maxKnown {
+		known.Store(typ, n)
+	}
+	return n
 }
 
 // Producer gives the service that owns the event type: the package part after
 // "waybill".
-func Producer(typ string) string {
-	parts := strings.Split(typ, ".")
-	if len(parts) < 4 {
-		return ""
-	}
-	return parts[len(parts)-3]
-}
+func Producer(typ string) string { return namesOf(typ).producer }
+
+// StreamOf gives the name of the stream that holds events of a type.
+func StreamOf(typ string) string { return namesOf(typ).stream }
 
 // Stream gives the name of the stream that holds a service's events.
 func Stream(service string) string { return "WAYBILL_" + strings.ToUpper(service) }

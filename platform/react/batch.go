@@ -39,8 +39,8 @@ type item struct {
 	span     trace.Span
 	hops     int64
 	made     map[string]bool // ids that a command has made up
-	replied  chan error  // capacity 1; nil for events
-	done     func(error) // told like replied, at once
+	replied  chan error      // capacity 1; nil for events
+	done     func(error)     // told like replied, at once
 
 	doubtful bool // it is not to be done by memory
 

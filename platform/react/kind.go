@@ -17,8 +17,8 @@ type kind struct {
 
 	remembered bool
 
-	row   func(state any) []any
-	scan  func(s sqldb.Scanner) (id string, e *entry, err error)
+	row  func(state any) []any
+	scan func(s sqldb.Scanner) (id string, e *entry, err error)
 }
 
 // A Kind says how aggregates with state S are stored: one row each, in a table of

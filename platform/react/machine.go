@@ -98,10 +98,14 @@ func OnEffect[P, R any](m *Machine, kind string,
 		panic("react: two performers for effect " + kind)
 	}
 	payload := func(c *effect.Call) (P, error) {
+		if in, ok := c.Read.(P); ok {
+			return in, nil
+		}
 		var in P
 		if err := json.Unmarshal(c.Payload, &in); err != nil {
 			return in, errs.Wrap(err, errs.Invalid, "MALFORMED_EFFECT", "the payload of effect %s cannot be read", c.Kind)
 		}
+		c.Read = in
 		return in, nil
 	}
 	m.effects[kind] = performer{

@@ -81,10 +81,10 @@ func (m *memory) recall(ref Ref) *entry {
 			return nil
 		}
 	}
-	if m.suspicious && !reflect.DeepEqual(ref.kind.row(e.state), e.row) {
-		panic(fmt.Sprintf("react: a step has changed the state of %s %s in place", ref.kind.name, ref.ID))
+	return &entry{
+		state: e.state, version: e.version, eventSeq: e.eventSeq, was: e.version, row: e.row,
+		loaded: true, stored: true, exists: true, recalled: true,
 	}
-	return &entry{state: e.state, version: e.version, eventSeq: e.eventSeq, was: e.version, loaded: true, stored: true, exists: true, recalled: true}
 }
 
 // keep remembers the aggregates of a batch that was stored at a time.
@@ -100,6 +100,9 @@ func (m *memory) keep(set workingSet, at time.Time) {
 		kept := entry{state: e.state, version: e.version, eventSeq: e.eventSeq}
 		if m.suspicious {
 			kept.row = ref.kind.row(e.state)
+			if e.recalled && !e.dirty && !reflect.DeepEqual(kept.row, e.row) {
+				panic(fmt.Sprintf("react: a step has changed the state of %s %s in place", ref.kind.name, ref.ID))
+			}
 		}
 		m.now[ref] = kept
 	}

@@ -58,10 +58,10 @@ func decode(d *bus.Delivery) (*Message, error) {
 	if unnamed || m.Type == "" {
 		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "the message lacks %s or %s, or they cannot be read", outbox.HeaderID, outbox.HeaderType)
 	}
-	if want := outbox.Subject(m.Type, m.AggregateID); want != d.Subject {
-		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "a %s came on subject %s, want %s", m.Type, d.Subject, want)
+	if !outbox.OnSubject(d.Subject, m.Type, m.AggregateID) {
+		return m, errs.E(errs.Invalid, "MALFORMED_EVENT", "a %s came on subject %s, want %s", m.Type, d.Subject, outbox.Subject(m.Type, m.AggregateID))
 	}
-	if want := outbox.Stream(m.Producer()); want != d.Stream {
+	if want := outbox.StreamOf(m.Type); want != d.Stream {
 		return m, errs.E(errs.Invalid, "FORGED_EVENT", "a %s came from stream %s, want %s", m.Type, d.Stream, want)
 	}
 	m.Version, _ = strconv.ParseInt(h(outbox.HeaderVersion), 10, 64)

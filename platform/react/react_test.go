@@ -37,7 +37,7 @@ var tallies = react.NewKind("tallies",
 		var t tally
 		err := s.Scan(append(meta, &t.Sum, &t.Calls)...)
 		return t, err
-	})
+	}).Remembered()
 
 // world is a database, a bus and machines on them.
 type world struct {

@@ -18,7 +18,7 @@ import (
 var wares = &sqldb.Table{Name: "wares", Key: []string{"id"}, Columns: []sqldb.Column{
 	{Name: "id", Type: sqldb.Text}, {Name: "n", Type: sqldb.Int}, {Name: "data", Type: sqldb.Bytes},
 	{Name: "at", Type: sqldb.Time, Nullable: true}, {Name: "on_sale", Type: sqldb.Bool},
-}}
+}, Version: "n"}
 
 var notes = &sqldb.Table{Name: "notes", Columns: []sqldb.Column{{Name: "thing", Type: sqldb.Text}, {Name: "words", Type: sqldb.Text}}}
 
@@ -64,7 +64,7 @@ func script(t *testing.T, db *sqldb.DB, seed uint64) []string {
 		}
 		var b sqldb.Batch
 		for range 1 + rnd.IntN(3) {
-			switch rnd.IntN(7) {
+			switch rnd.IntN(10) {
 			case 0:
 				b.Insert(wares, [][]any{row(id())})
 			case 1:
@@ -100,6 +100,12 @@ func script(t *testing.T, db *sqldb.DB, seed uint64) []string {
 				})
 			case 6:
 				b.Exec(`DELETE FROM wares WHERE id = ?`, id())
+			case 7:
+				b.UpdateAt(wares, [][]any{append(row(id()), rnd.Int64N(9))})
+			case 8:
+				b.Expect(wares, []string{id(), id()}, []int64{rnd.Int64N(9), 0})
+			case 9:
+				b.DeleteAll(wares, []string{id()})
 			}
 		}
 		if rnd.IntN(3) == 0 {

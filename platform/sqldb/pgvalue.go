@@ -228,28 +228,28 @@ func columnValue(t *Table, c *Column, v any) (any, error) {
 		case string:
 			switch c.Type {
 			case Text, JSON:
-				return x, nil
+				return v, nil // not x, which would be put into a new interface
 			case Bytes:
 				return []byte(x), nil
 			}
 		case []byte:
 			switch c.Type {
 			case Bytes:
-				return x, nil
+				return v, nil
 			case Text, JSON:
 				return string(x), nil
 			}
 		case int64:
 			if c.Type == Int {
-				return x, nil
+				return v, nil
 			}
 		case bool:
 			if c.Type == Bool {
-				return x, nil
+				return v, nil
 			}
 		case time.Time:
 			if c.Type == Time {
-				return x, nil
+				return v, nil
 			}
 		}
 		err = fmt.Errorf("does not take a %T", v)

@@ -24,7 +24,7 @@ var things = &sqldb.Table{Name: "thing", Key: []string{"id"}, Columns: []sqldb.C
 	{Name: "id", Type: sqldb.Text}, {Name: "n", Type: sqldb.Int}, {Name: "data", Type: sqldb.Bytes, Nullable: true},
 	{Name: "at", Type: sqldb.Time, Nullable: true}, {Name: "ok", Type: sqldb.Bool}, {Name: "doc", Type: sqldb.JSON, Nullable: true},
 	{Name: "Odd \"name", Type: sqldb.Text, Nullable: true},
-}}
+}, Version: "n"}
 
 var entries = &sqldb.Table{Name: "entry", Columns: []sqldb.Column{{Name: "name", Type: sqldb.Text}}}
 
@@ -459,6 +459,117 @@ func TestUpdatingAMissingRowKeepsNothing(t *testing.T) {
 		}
 		if n := count(t, db, "SELECT count(*) FROM thing WHERE n <> 1") + count(t, db, "SELECT count(*) FROM entry"); n != 0 {
 			t.Errorf("%d changes were kept", n)
+		}
+	})
+}
+
+// at gives rows for UpdateAt: what is to be written, and the version it replaces.
+func at(version int, rows ...[]any) (out [][]any) {
+	for _, row := range rows {
+		out = append(out, append(slices.Clone(row), int64(version)))
+	}
+	return out
+}
+
+func TestUpdateAtReplacesOnlyTheVersionThatWasRead(t *testing.T) {
+	for _, size := range []int{1, 2, 65, 200} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			each(t, func(t *testing.T, db *sqldb.DB) {
+				var first, second, third [][]any
+				for i := range size {
+					id := fmt.Sprintf("id-%04d", (i*7)%size)
+					first, second, third = append(first, thing(id, 1)), append(second, thing(id, 2)), append(third, thing(id, 3))
+				}
+				commit(t, db, func(b *sqldb.Batch) { b.Insert(things, first) })
+				commit(t, db, func(b *sqldb.Batch) { b.UpdateAt(things, at(1, second...)) })
+				if n := count(t, db, "SELECT count(*) FROM thing WHERE n = 2"); n != size {
+					t.Errorf("%d of %d rows were updated", n, size)
+				}
+				stale := slices.Concat(at(2, third[1:]...), at(1, third[0]))
+				missing := slices.Concat(at(2, third...), at(2, thing("none", 3)))
+				twice := slices.Concat(at(2, third...), at(2, third[0]))
+				for name, rows := range map[string][][]any{"stale": stale, "missing": missing, "twice": twice} {
+					if err := tryCommit(db, func(b *sqldb.Batch) { b.UpdateAt(things, rows) }); !errors.Is(err, sqldb.ErrMissing) || sqldb.Ambiguous(err) {
+						t.Errorf("%s: %v", name, err)
+					}
+				}
+				if n := count(t, db, "SELECT count(*) FROM thing WHERE n <> 2"); n != 0 {
+					t.Errorf("%d rows were changed by a batch that failed", n)
+				}
+				if err := tryCommit(db, func(b *sqldb.Batch) { b.UpdateAt(things, [][]any{thing("a", 1)}) }); err == nil || errors.Is(err, sqldb.ErrMissing) {
+					t.Errorf("a row without the version it replaces: %v", err)
+				}
+				if err := tryCommit(db, func(b *sqldb.Batch) { b.UpdateAt(pairs, [][]any{{1, "v", "a", 1}}) }); err == nil || errors.Is(err, sqldb.ErrMissing) {
+					t.Errorf("a table without a version: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestExpectFailsWhenARowIsNotAsItWas(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1), thing("b", 2)}) })
+		for name, c := range map[string]struct {
+			keys     []string
+			versions []int64
+			ok       bool
+		}{
+			"all as they were": {[]string{"b", "none", "a"}, []int64{2, 0, 1}, true},
+			"nothing expected": {nil, nil, true},
+			"changed":          {[]string{"a", "b"}, []int64{1, 1}, false},
+			"gone":             {[]string{"a", "none"}, []int64{1, 1}, false},
+			"there after all":  {[]string{"a", "b"}, []int64{1, 0}, false},
+		} {
+			err := tryCommit(db, func(b *sqldb.Batch) {
+				b.Insert(entries, [][]any{{name}})
+				b.Expect(things, c.keys, c.versions)
+			})
+			if kept := count(t, db, "SELECT count(*) FROM entry WHERE name = ?", name) == 1; kept != c.ok || c.ok != (err == nil) || !c.ok && !errors.Is(err, sqldb.ErrMissing) {
+				t.Errorf("%s: %v, kept %v", name, err, kept)
+			}
+		}
+	})
+}
+
+func TestDeleteAllDeletesAllOrNothing(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 1), thing("b", 1), thing("c", 1)}) })
+		if err := tryCommit(db, func(b *sqldb.Batch) { b.DeleteAll(things, []string{"a", "none"}) }); !errors.Is(err, sqldb.ErrMissing) {
+			t.Errorf("with one that is not there: %v", err)
+		}
+		commit(t, db, func(b *sqldb.Batch) { b.DeleteAll(things, []string{"c", "b"}); b.DeleteAll(things, nil) })
+		if diff := cmp.Diff([]string{"a"}, idsOf(load(t, db, "a", "b", "c"))); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestUpdateAtWaitsForWhoeverIsAtTheRowAndSeesWhatItLeft(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		commit(t, db, func(b *sqldb.Batch) { b.Insert(things, [][]any{thing("a", 0)}) })
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for done := 0; done < 25; {
+					var n int64
+					if err := db.QueryRow(t.Context(), "SELECT n FROM thing WHERE id = 'a'").Scan(&n); err != nil {
+						t.Error(err)
+						return
+					}
+					switch err := tryCommit(db, func(b *sqldb.Batch) { b.UpdateAt(things, at(int(n), thing("a", int(n)+1))) }); {
+					case err == nil:
+						done++
+					case !errors.Is(err, sqldb.ErrMissing) && !sqldb.Retryable(err):
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := count(t, db, "SELECT n FROM thing"); n != 200 {
+			t.Errorf("%d of 200 changes are left", n)
 		}
 	})
 }
