@@ -23,7 +23,7 @@ import (
 func (w *world) build() error {
 	replicas := 1 + w.plan.IntN(2)
 	switch w.opt.Mutant {
-	case TwoRelays, LocksOff, MemoryFirst:
+	case TwoRelays, LocksOff, VersionsOff, MemoryFirst:
 		replicas = 2
 	default:
 	}

@@ -18,6 +18,7 @@ const (
 	RandomKey       Mutant = "provider key random per attempt"         // a repeated call is another operation
 	NoRetry         Mutant = "calls not repeated"                      // a call of a process that died is forgotten
 	LocksOff        Mutant = "row locks off"                           // stock is read, then written by two
+	VersionsOff     Mutant = "remembered versions not checked"         // a step goes by what another replica has changed
 	ExpiryOff       Mutant = "hold expiry not checked"                 // what was told to be free is sold
 	RefundCapOff    Mutant = "refund cap off"                          // refunds given before are not counted
 	NoSweeper       Mutant = "no deadline sweeper"                     // nobody looks at the clock
@@ -31,7 +32,7 @@ const (
 // Mutants lists the mutants that must be noticed.
 func Mutants() []Mutant {
 	return []Mutant{
-		InboxOff, InboxBySeq, MarkBeforeAck, AckBeforeCommit, NoOrder, TwoRelays, MemoryFirst, AuditOff, RandomKey, NoRetry, LocksOff,
+		InboxOff, InboxBySeq, MarkBeforeAck, AckBeforeCommit, NoOrder, TwoRelays, MemoryFirst, AuditOff, RandomKey, NoRetry, LocksOff, VersionsOff,
 		ExpiryOff, RefundCapOff, NoSweeper, DropStale, NoTombstones, CaptureEarly, NoIdempotency,
 	}
 }

@@ -22,7 +22,9 @@ func (w *world) mutate(s *service) {
 	case InboxOff:
 		s.mem.Forgetful = "inbox"
 	case LocksOff:
-		s.mem.NoLocks = true
+		s.mem.NoLocks, s.mem.NoVersions = true, true
+	case VersionsOff:
+		s.mem.NoVersions = true
 	case ExpiryOff:
 		s.mem.Reading = func(t *sqldb.Table, row []any) []any {
 			return changed(t, row, "holds", "expires_at", func(any) any { return epoch.AddDate(1, 0, 0) })

@@ -31,7 +31,10 @@ type Memory struct {
 	// Locks switched off lets transactions write what others have locked.
 	NoLocks bool
 
-	// Forgetful names a table whose InsertNew takes every row for new.
+	// Versions switched off lets UpdateAt and Expect take any version.
+	NoVersions bool
+
+	// Forgetful names a table whose INSERTs take every row for new.
 	Forgetful string
 
 	// Reading, if there is one, gives a row as Batch.Load shall see it; it must not
@@ -425,7 +428,7 @@ func (s *memSession) update(o *op) error {
 			return err
 		}
 		old := s.see(t, r.key)
-		if old == nil || o.kind == opUpdateAt && !s.m.NoLocks && t.version(old, o.table) != values[len(o.table.Columns)] {
+		if old == nil || o.kind == opUpdateAt && !s.m.NoVersions && t.version(old, o.table) != values[len(o.table.Columns)] {
 			return fmt.Errorf("%w: %s %q", ErrMissing, t.name, r.key)
 		}
 		r.seq = old.seq
@@ -443,7 +446,7 @@ func (s *memSession) expect(o *op) error {
 				return err
 			}
 		}
-		if t.version(r, o.table) != o.versions[i] && !s.m.NoLocks {
+		if t.version(r, o.table) != o.versions[i] && !s.m.NoVersions {
 			return fmt.Errorf("%w: %s %q", ErrMissing, t.name, key)
 		}
 	}
