@@ -95,10 +95,12 @@ func Run(ctx context.Context, cfg Config) (*Report, *Placed, error) {
 	begin := time.Now()
 	usage := startUsage()
 	if cfg.Warmup == 0 {
+		r.measured.openAt(begin)
 		r.counting.Store(true)
 	} else {
 		timer := time.AfterFunc(cfg.Warmup, func() {
 			usage.restart()
+			r.measured.openAt(time.Now())
 			r.counting.Store(true)
 		})
 		defer timer.Stop()
@@ -201,7 +203,8 @@ func (r *runner) one(ctx context.Context, due time.Time) {
 		return
 	}
 	r.allMade.Add(1)
-	r.measured.created(counted, time.Since(due))
+	now := time.Now()
+	r.measured.created(counted, now.Sub(due), now)
 	over, err := w.wait(ctx, order.GetOrderId())
 	if err != nil {
 		r.allFailed.Add(1)

@@ -21,8 +21,8 @@ type Report struct {
 	InFlight           int              `json:"in_flight,omitempty"`
 	Rate               float64          `json:"rate,omitempty"`
 	Seconds            float64          `json:"seconds"`
-	Created            int64            `json:"created"`
-	Completed          int64            `json:"completed"` // within the measured time
+	Created            int64            `json:"created"`   // within the measured time, whenever they were placed
+	Completed          int64            `json:"completed"` // the same
 	CreatedPerSecond   float64          `json:"created_per_second"`
 	CompletedPerSecond float64          `json:"completed_per_second"`
 	CreateMS           Quantiles        `json:"create_ms"`
@@ -36,11 +36,12 @@ type Report struct {
 	Invariants         *Invariants      `json:"invariants,omitempty"` // nil: nothing was checked
 }
 
-// recorder counts within the measured time.
+// recorder counts what happens within the measured time, and takes the latency of
+// what was begun in it.
 type recorder struct {
 	mu       sync.Mutex
-	begin    time.Time
-	end      time.Time
+	begin    time.Time // zero: not yet
+	end      time.Time // zero: not yet
 	create   *hdrhistogram.Histogram
 	complete *hdrhistogram.Histogram
 	made     int64
@@ -61,31 +62,36 @@ func newRecorder() *recorder {
 	}
 }
 
-func (r *recorder) created(counted bool, d time.Duration) {
-	if !counted {
-		return
-	}
+// created takes note of an order that was taken on at a time, d after it was due.
+func (r *recorder) created(counted bool, d time.Duration, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.start()
-	if r.end.IsZero() {
+	if r.within(at) {
 		r.made++
 	}
-	_ = r.create.RecordValue(clamp(d))
+	if counted {
+		_ = r.create.RecordValue(clamp(d))
+	}
 }
 
-// completed counts an order for the throughput only if it was over within the
-// measured time, but its latency always: the slowest are those that end after.
+// completed takes note of an order that was over at a time, d after it was due. In
+// the throughput it counts if that was within the measured time, also when it was
+// placed before; in the latency if it was placed then, also when it was over later,
+// for those are the slowest.
 func (r *recorder) completed(counted bool, d time.Duration, at time.Time) {
-	if !counted {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.end.IsZero() || at.Before(r.end) {
+	if r.within(at) {
 		r.done++
 	}
-	_ = r.complete.RecordValue(clamp(d))
+	if counted {
+		_ = r.complete.RecordValue(clamp(d))
+	}
+}
+
+// within tells whether a moment belongs to the measured time. r.mu is held.
+func (r *recorder) within(at time.Time) bool {
+	return !r.begin.IsZero() && !at.Before(r.begin) && (r.end.IsZero() || at.Before(r.end))
 }
 
 func (r *recorder) failed(counted bool, code string) {
@@ -97,10 +103,10 @@ func (r *recorder) failed(counted bool, code string) {
 	r.errors[code]++
 }
 
-func (r *recorder) start() {
-	if r.begin.IsZero() {
-		r.begin = time.Now()
-	}
+func (r *recorder) openAt(t time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begin = t
 }
 
 func (r *recorder) closeAt(t time.Time) {
