@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"reflect"
 	"time"
-
-	"github.com/waybill-dev/waybill/platform/sqldb"
 )
 
 const (
@@ -126,20 +124,13 @@ func (it *item) absent(ref Ref) bool {
 	return ref.kind.remembered && m != nil && m.Cause == "" && m.Version == 1 && m.AggregateID == ref.ID
 }
 
-// expect adds to the last round trip what the batch has taken for granted of
-// aggregates that it does not write.
-func expect(b *sqldb.Batch, set workingSet) {
-	var refs []Ref
+// granted gives the aggregates that the batch has taken for granted and does not
+// write.
+func (set workingSet) granted() (refs []Ref) {
 	for ref, e := range set {
 		if e.recalled && !e.dirty {
 			refs = append(refs, ref)
 		}
 	}
-	for k, ids := range byKind(refs) {
-		versions := make([]int64, len(ids))
-		for i, id := range ids {
-			versions[i] = set[Ref{k, id}].was
-		}
-		b.Expect(k.table, ids, versions)
-	}
+	return refs
 }

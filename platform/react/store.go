@@ -124,11 +124,17 @@ func save(ctx context.Context, tx *sqldb.Tx, f *fetch, w *writes, set workingSet
 		inbox.Add(&b, f.events, now)
 		effect.FoldAll(&b, f.calls)
 	}
-	expect(&b, set)
-	for k, ids := range byKind(w.dirty) {
+	// Kind by kind, as load does, so that transactions lock rows in the same order.
+	for k, ids := range byKind(append(set.granted(), w.dirty...)) {
 		var fresh, changed [][]any
+		var same []string
+		var versions []int64
 		for _, id := range ids {
 			e := set[Ref{k, id}]
+			if !e.dirty {
+				same, versions = append(same, id), append(versions, e.was)
+				continue
+			}
 			row := append(append(make([]any, 0, len(k.table.Columns)+1), id, e.version, e.eventSeq), k.row(e.state)...)
 			if e.stored {
 				changed = append(changed, append(row, e.was))
@@ -136,14 +142,11 @@ func save(ctx context.Context, tx *sqldb.Tx, f *fetch, w *writes, set workingSet
 				fresh = append(fresh, row)
 			}
 		}
+		b.Expect(k.table, same, versions)
 		// A row that was absent is inserted, never upserted: if another replica
 		// made it meanwhile, the batch fails and runs again on what is there.
-		if len(fresh) > 0 {
-			b.Insert(k.table, fresh)
-		}
-		if len(changed) > 0 {
-			b.UpdateAt(k.table, changed)
-		}
+		b.Insert(k.table, fresh)
+		b.UpdateAt(k.table, changed)
 	}
 	for t, rows := range byTable(w.rows) {
 		b.Insert(t, rows)
