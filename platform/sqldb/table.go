@@ -246,9 +246,9 @@ func (f *tableSQL) postgres() {
 	if t.Version == "" {
 		return
 	}
-	arrays = append(arrays, "$"+strconv.Itoa(len(t.Columns)+1)+"::bigint[]")
+	versions := ", $" + strconv.Itoa(len(t.Columns)+1) + "::bigint[]"
 	version, before := quote(t.Version), quote(was.Name)
-	f.updateAt = update + strings.Join(arrays, ", ") + ") AS v(" + cols + ", " + before + ") WHERE " + strings.Join(match, " AND ") +
+	f.updateAt = update + strings.Join(arrays, ", ") + versions + ") AS v(" + cols + ", " + before + ") WHERE " + strings.Join(match, " AND ") +
 		" AND t." + version + " = v." + before + " RETURNING 1)" + allOrNothing
 	f.expect = "SELECT 1/((count(*) = 0)::int) FROM unnest($1::text[], $2::bigint[]) AS v(id, version) LEFT JOIN LATERAL (SELECT " + version +
 		" AS version FROM " + table + " WHERE " + key + " = v.id FOR UPDATE) AS t ON true WHERE coalesce(t.version, 0) <> v.version"
