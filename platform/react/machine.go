@@ -3,7 +3,9 @@
 // arrived, opens one transaction for the whole batch, drops what the inbox knows,
 // loads the touched aggregates, runs the steps in memory, writes states, events
 // and effects in one go, commits, and only then acknowledges. If a batch fails it
-// is retried message by message, so one bad message never blocks the others.
+// is retried message by message, so one bad message never blocks the others. What
+// it stored last it remembers, and then lets the writes check instead of reading
+// first (memory.go).
 //
 // Events, commands, timers and the results of calls to the outside all take this
 // one way.
