@@ -45,9 +45,7 @@ func Claim(b *sqldb.Batch, eventIDs []string, now time.Time, isNew func(eventID 
 // Add queues the insertion of the rows of events that are taken for new ones; one
 // that is there already fails the batch with sqldb.ErrDuplicate.
 func Add(b *sqldb.Batch, eventIDs []string, now time.Time) {
-	if len(eventIDs) > 0 {
-		b.Insert(Table, rows(eventIDs, now))
-	}
+	b.Insert(Table, rows(eventIDs, now))
 }
 
 func rows(eventIDs []string, now time.Time) [][]any {

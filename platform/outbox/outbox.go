@@ -5,6 +5,7 @@
 package outbox
 
 import (
+	"hash/fnv"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,12 +95,9 @@ func OnSubject(subject, typ, aggregateID string) bool {
 }
 
 func partition(aggregateID string) uint32 {
-	const offset, prime = 2166136261, 16777619 // FNV-1a, as in hash/fnv
-	h := uint32(offset)
-	for i := range len(aggregateID) {
-		h = (h ^ uint32(aggregateID[i])) * prime
-	}
-	return h % Partitions
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(aggregateID)) // never fails
+	return h.Sum32() % Partitions
 }
 
 var partitions = func() (names [Partitions]string) {
@@ -116,10 +114,14 @@ type names struct {
 	stream   string
 }
 
-// known keeps names of the types that have been asked for; there are few.
+// known keeps the names of types that have been asked for; ours are few and short,
+// but what strangers publish may be called anything.
 var known sync.Map
 
-const maxKnown = 1024 // what strangers publish may be called anything
+const (
+	maxKnown = 1024
+	maxName  = 128 // bytes
+)
 
 var manyKnown atomic.Int64
 
@@ -133,7 +135,7 @@ func namesOf(typ string) names {
 		n = names{prefix: parts[0] + "." + parts[1] + "." + snake(parts[3]) + "." + parts[2] + ".", producer: parts[1]}
 	}
 	n.stream = Stream(n.producer)
-	if manyKnown.Add(1) <= maxKnown {
+	if len(typ) <= maxName && manyKnown.Add(1) <= maxKnown {
 		known.Store(typ, n)
 	}
 	return n

@@ -311,13 +311,13 @@ func (r *Reactor) process(items []*item) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()
 	start := r.cfg.Now()
-	trusting := !r.cfg.ReadAlways && r.memory.trusted(items)
+	trusting := r.memory.trusted(items)
 	err := r.run(ctx, items, trusting)
 	switch {
 	case trusting && err == nil:
 		r.memory.right()
 	case trusting && lostRace(err):
-		r.cfg.Log.Debug("the database has other versions than those remembered, reading all", "service", r.machine.name, "messages", len(items), "error", err)
+		r.cfg.Log.Debug("not all is as it was taken for granted, reading all", "service", r.machine.name, "messages", len(items), "error", err)
 		r.metrics.mistaken()
 		r.memory.mistaken()
 		err = r.run(ctx, items, false)

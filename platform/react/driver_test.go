@@ -21,6 +21,13 @@ import (
 // heard makes a delivery of StockHeld and tells in ends how it ended.
 func heard(t *testing.T, event, order string, ends *[]bus.End) *bus.Delivery {
 	t.Helper()
+	return heardAt(t, "2", event, order, ends)
+}
+
+// heardAt is heard with the event's number among those of its order; the first, of
+// no cause, begins everything about it.
+func heardAt(t *testing.T, version, event, order string, ends *[]bus.End) *bus.Delivery {
+	t.Helper()
 	const typ = "waybill.inventory.v1.StockHeld"
 	data, err := proto.Marshal(&inventoryv1.StockHeld{OrderId: order})
 	if err != nil {
@@ -28,7 +35,7 @@ func heard(t *testing.T, event, order string, ends *[]bus.End) *bus.Delivery {
 	}
 	return bus.NewDelivery(bus.Msg{
 		ID: event, Subject: outbox.Subject(typ, order), Data: data,
-		Header: map[string]string{outbox.HeaderID: event, outbox.HeaderType: typ, outbox.HeaderSubject: order},
+		Header: map[string]string{outbox.HeaderID: event, outbox.HeaderType: typ, outbox.HeaderSubject: order, outbox.HeaderVersion: version},
 	}, outbox.Stream("inventory"), 1, 1, time.Unix(0, 0), func(how bus.End, _ time.Duration) error {
 		*ends = append(*ends, how)
 		return nil

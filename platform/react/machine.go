@@ -90,7 +90,8 @@ type Call struct {
 // Perform runs outside any transaction. Its error means that the outcome is not
 // known and nothing was decided, and the call is repeated with the same key and
 // growing delay; everything the other side decided, and also "it never
-// answered", is a value of R. The step folds the result in, once per call.
+// answered", is a value of R. The step folds the result in, once per call. All get the same
+// payload, which must not be changed.
 func OnEffect[P, R any](m *Machine, kind string,
 	perform func(ctx context.Context, call Call, in P) (R, error),
 	needs func(v *View, in P) []Ref,
@@ -107,7 +108,7 @@ func OnEffect[P, R any](m *Machine, kind string,
 		if err := json.Unmarshal(c.Payload, &in); err != nil {
 			return in, errs.Wrap(err, errs.Invalid, "MALFORMED_EFFECT", "the payload of effect %s cannot be read", c.Kind)
 		}
-		c.Read = in
+		c.Read = in // for the next try and for the step, too
 		return in, nil
 	}
 	m.effects[kind] = performer{

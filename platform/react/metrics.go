@@ -51,10 +51,12 @@ func newMetrics(m metric.Meter, service string) (*metrics, error) {
 	if x.repaired, err = m.Int64Counter("waybill.outbox.repaired", metric.WithDescription("published events that the stream had lost and got again")); err != nil {
 		return nil, err
 	}
-	if x.mistakes, err = m.Int64Counter("waybill.react.mistakes", metric.WithDescription("batches that ran again because what was remembered had changed")); err != nil {
+	if x.mistakes, err = m.Int64Counter("waybill.react.mistakes", metric.WithDescription("batches that ran again, because something was not as it was taken for granted")); err != nil {
 		return nil, err
 	}
-	x.repaired.Add(context.Background(), 0, x.perService) // so that its growth can be watched from the start
+	for _, rare := range []metric.Int64Counter{x.repaired, x.mistakes} {
+		rare.Add(context.Background(), 0, x.perService) // so that its growth can be watched from the start
+	}
 	return x, nil
 }
 

@@ -66,9 +66,6 @@ type Config struct {
 	// outside that is away never counts.
 	MaxAttempts int
 
-	// ReadAlways has every batch read what it needs, also of kinds that are remembered.
-	ReadAlways bool
-
 	Audit  time.Duration    // between two audits of the stream; default 30 s
 	Calls  int              // calls to the outside under way at once; default 512
 	Now    func() time.Time // default time.Now
