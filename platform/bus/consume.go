@@ -24,9 +24,12 @@ type Consumer struct {
 	Subjects      []string      // of the stream's; none means all
 	MaxAckPending int           // delivered and not ended, at most; 0 means 4096
 	AckWait       time.Duration // after which an unended delivery comes again; 0 means 30 s
-	Prefetch      int           // buffered in this process at most; 0 means 1024
+	Prefetch      int           // buffered in this process at most; 0 means 1024. Of large messages it is fewer, 8 MiB
 	Heartbeat     time.Duration // of the broker while there is nothing to deliver; 0 means 3 s
 }
+
+// prefetchBytes is how much a consumer buffers at most, whatever its messages hold.
+const prefetchBytes = 8 << 20
 
 // A Subscription is a running Consumer. Make one with Bus.Consume.
 type Subscription struct {
@@ -212,7 +215,7 @@ func (s *Subscription) attach(ctx context.Context) jetstream.ConsumeContext {
 	var running jetstream.ConsumeContext
 	if err == nil {
 		running, err = consumer.Consume(s.deliver,
-			jetstream.PullMaxMessages(s.cfg.Prefetch),
+			jetstream.PullMaxMessagesWithBytesLimit(s.cfg.Prefetch, prefetchBytes),
 			jetstream.PullExpiry(max(10*time.Second, 3*s.cfg.Heartbeat)),
 			jetstream.PullHeartbeat(s.cfg.Heartbeat),
 			jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { s.trouble(err) }))

@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,46 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/errs"
 )
+
+func TestABacklogOfLargeMessagesComesBitByBit(t *testing.T) {
+	bustest.Each(t, func(t *testing.T, open func() *bus.Bus) {
+		b := open()
+		ensure(t, b, events("A"))
+		const n, size = 150, 200 << 10 // 30 MB, of which no more than a part is taken at once
+		for i := range n {
+			m := msg("A", "k", i)
+			m.Data = bytes.Repeat([]byte{byte(i)}, size)
+			publish(t, b, "A", m)
+		}
+		first, gate := make(chan struct{}), make(chan struct{})
+		got := make(chan *bus.Delivery, n)
+		if _, err := b.Consume(within(t), bus.Consumer{Stream: "A", Durable: "reader"}, func(d *bus.Delivery) {
+			if d.Seq == 1 {
+				close(first)
+			}
+			<-gate
+			got <- d
+		}); err != nil {
+			t.Fatal(err)
+		}
+		next(t, first)
+		eventually(t, "something is delivered", func() bool {
+			i, err := b.ConsumerInfo(t.Context(), "A", "reader")
+			return err == nil && i.AckPending > 0
+		})
+		if i, err := b.ConsumerInfo(t.Context(), "A", "reader"); err != nil || i.AckPending > 90 {
+			t.Errorf("%d messages of 200 KiB are in hand, %v", i.AckPending, err)
+		}
+		close(gate)
+		for i := range n {
+			if d := next(t, got); len(d.Data) != size || d.Data[0] != byte(i) {
+				t.Fatalf("message %d is not what was published", i)
+			} else {
+				ack(t, d)
+			}
+		}
+	})
+}
 
 func TestMessagesArriveOnceAndInOrderPerSubject(t *testing.T) {
 	bustest.Each(t, func(t *testing.T, open func() *bus.Bus) {

@@ -7,11 +7,11 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/waybill-dev/waybill/platform/bus"
+	"github.com/waybill-dev/waybill/platform/sqldb"
 )
 
 const (
@@ -20,8 +20,9 @@ const (
 	disorder = 10_000
 	// nearby is how many messages beside a damage say which rows it is about.
 	nearby = 64
-	// readAt is how many messages and rows are read at once.
+	// readAt is how many messages are read at once, and rowsAt how many rows.
 	readAt = 256
+	rowsAt = 1024
 )
 
 // A damage is a part of the stream whose events are not there, or not those that
@@ -166,51 +167,58 @@ func (a *auditor) compare(ctx context.Context, want map[uint64]int64) (bad, othe
 		if err != nil {
 			return nil, nil, err
 		}
-		rows, err := a.rows(ctx, msgs)
+		said := make([][]*Event, len(msgs))
+		var all []*Event
+		for i, m := range msgs {
+			events, ok := eventsOf(m)
+			if !ok {
+				bad = append(bad, some[i])
+			}
+			said[i] = events
+			all = append(all, events...)
+		}
+		rows, err := a.rows(ctx, all)
 		if err != nil {
 			return nil, nil, err
 		}
 		for i, seq := range some {
-			m := msgs[i]
-			switch row := rowOf(m); {
-			case m == nil:
+			switch events := said[i]; {
+			case len(events) == 0: // cannot be read, or is of an older build
+			case slices.ContainsFunc(events, func(e *Event) bool { return rows[e.Seq] != nil && !rows[e.Seq].same(e) }):
 				bad = append(bad, seq)
-			case row == 0: // of an older build
-			case rows[row] != nil && (rows[row].ID != m.ID || !bytes.Equal(rows[row].Payload, m.Data)):
-				bad = append(bad, seq)
-			case want[seq] != 0 && want[seq] != row:
+			case want[seq] != 0 && !slices.ContainsFunc(events, func(e *Event) bool { return e.Seq == want[seq] }):
 				others = append(others, seq)
 			}
 		}
 	}
+	slices.Sort(bad)
 	return bad, others, nil
 }
 
-// rows reads what the table has for messages; rows that were cleared away are not there.
-func (a *auditor) rows(ctx context.Context, msgs []*bus.Msg) (map[int64]*Event, error) {
-	var args []any
-	for _, m := range msgs {
-		if row := rowOf(m); row != 0 {
-			args = append(args, row)
-		}
-	}
+// same tells whether another reading of the row gave the same event.
+func (e *Event) same(other *Event) bool {
+	return e.ID == other.ID && bytes.Equal(e.Payload, other.Payload)
+}
+
+// rows reads what the table has of events; those that were cleared away are not there.
+func (a *auditor) rows(ctx context.Context, events []*Event) (map[int64]*Event, error) {
 	found := map[int64]*Event{}
-	if len(args) == 0 {
-		return found, nil
-	}
-	rows, err := a.r.cfg.DB.Query(ctx, `SELECT seq, event_id, payload FROM outbox WHERE seq IN (?`+strings.Repeat(", ?", len(args)-1)+`)`, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		e := &Event{}
-		if err := rows.Scan(&e.Seq, &e.ID, &e.Payload); err != nil {
+	for some := range slices.Chunk(events, rowsAt) {
+		args := make([]any, len(some))
+		for i, e := range some {
+			args[i] = e.Seq
+		}
+		err := sqldb.Each(ctx, a.r.cfg.DB, `SELECT seq, event_id, payload FROM outbox WHERE seq IN (?`+strings.Repeat(", ?", len(args)-1)+`)`, args, func(s sqldb.Scanner) error {
+			e := &Event{}
+			err := s.Scan(&e.Seq, &e.ID, &e.Payload)
+			found[e.Seq] = e
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
-		found[e.Seq] = e
 	}
-	return found, rows.Err()
+	return found, nil
 }
 
 // around gives the run of bad messages that seq lies in.
@@ -313,7 +321,10 @@ func (a *auditor) missing(ctx context.Context, d damage) error {
 func (a *auditor) highest(ctx context.Context, from, last uint64) (row int64, err error) {
 	msgs, err := a.stream.ReadStream(ctx, a.r.stream, seqsOf(from, last))
 	for _, m := range msgs {
-		row = max(row, rowOf(m))
+		events, _ := eventsOf(m)
+		for _, e := range events {
+			row = max(row, e.Seq)
+		}
 	}
 	return row, err
 }
@@ -326,8 +337,9 @@ func (a *auditor) there(ctx context.Context, from, last uint64) (rows []int64, e
 			return nil, err
 		}
 		for _, m := range msgs {
-			if row := rowOf(m); row != 0 {
-				rows = append(rows, row)
+			events, _ := eventsOf(m)
+			for _, e := range events {
+				rows = append(rows, e.Seq)
 			}
 		}
 	}
@@ -390,18 +402,6 @@ func without(runs []run, rows []int64) (left []run) {
 		}
 	}
 	return left
-}
-
-// rowOf gives the row that a message was made from, 0 if it does not tell.
-func rowOf(m *bus.Msg) int64 {
-	if m == nil {
-		return 0
-	}
-	row, err := strconv.ParseInt(m.Header[HeaderSequence], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return row
 }
 
 func seqsOf(from, last uint64) (seqs []uint64) {

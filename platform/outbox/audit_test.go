@@ -14,6 +14,7 @@ import (
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
 	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
@@ -62,10 +63,10 @@ func (s *site) open() {
 		s.t.Fatal(err)
 	}
 	_, err = s.bus.Consume(s.t.Context(), bus.Consumer{Stream: theStream, Durable: "reader", AckWait: time.Second, Heartbeat: 500 * time.Millisecond},
-		func(d *bus.Delivery) {
+		reacttest.Singly(s.t, func(d *bus.Delivery) {
 			s.read <- d.ID
 			_ = d.Ack()
-		})
+		}))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -144,8 +145,11 @@ func (s *site) missing() (n int) {
 	}
 	has := map[string]bool{}
 	for _, m := range msgs {
-		if m != nil {
-			has[m.ID] = true
+		if m == nil {
+			continue
+		}
+		for _, id := range idsIn(*m) {
+			has[id] = true
 		}
 	}
 	for i := range s.events {

@@ -18,17 +18,18 @@ import (
 
 // recorder is a bus that takes everything and notes in which order.
 type recorder struct {
-	mu  sync.Mutex
-	ids []string
+	mu   sync.Mutex
+	ids  []string
+	msgs uint64
 }
 
 // PublishAsync implements outbox.Publisher.
 func (b *recorder) PublishAsync(_ string, m bus.Msg, done func(uint64, error)) {
 	b.mu.Lock()
-	b.ids = append(b.ids, m.ID)
-	seq := uint64(len(b.ids))
-	b.mu.Unlock()
-	go done(seq, nil)
+	defer b.mu.Unlock()
+	b.msgs++
+	b.ids = append(b.ids, idsIn(m)...)
+	go done(b.msgs, nil)
 }
 
 // Notify implements outbox.Notifier.

@@ -168,7 +168,9 @@ const (
 	HeaderTrace       = "traceparent"
 )
 
-// Message gives e in the form it has on the bus.
+const contentType = "application/protobuf"
+
+// Message gives e in the form it has on the bus when it travels alone.
 func (e *Event) Message() bus.Msg { return e.message() }
 
 func (e *Event) message() bus.Msg {
@@ -179,7 +181,7 @@ func (e *Event) message() bus.Msg {
 		HeaderSource:      "/waybill/" + Producer(e.Type),
 		HeaderSubject:     e.AggregateID,
 		HeaderTime:        e.Time.UTC().Format(time.RFC3339Nano),
-		HeaderContentType: "application/protobuf",
+		HeaderContentType: contentType,
 		HeaderVersion:     strconv.FormatInt(e.Version, 10),
 		HeaderHops:        strconv.FormatInt(e.Hops, 10),
 		HeaderSequence:    strconv.FormatInt(e.Seq, 10),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,22 +20,27 @@ import (
 
 func TestWhatAStreamLosesIsPublishedAgain(t *testing.T) {
 	for name, lose := range map[string]func(*forgetful){
-		"its tail, while nobody looked": func(b *forgetful) { b.ids = b.ids[:len(b.ids)-3] },
+		"its tail, while nobody looked": func(b *forgetful) { b.msgs = b.msgs[:len(b.msgs)/2] },
 		"all of it": func(b *forgetful) {
-			b.ids, b.created = nil, b.created.Add(time.Hour)
+			b.msgs, b.created = nil, b.created.Add(time.Hour)
 		},
 		"all of it, and more was published since": func(b *forgetful) {
-			b.ids, b.created = []string{"x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12"}, b.created.Add(time.Hour)
+			b.msgs, b.created = make([]bus.Msg, 12), b.created.Add(time.Hour)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
 				db := open("refill", sqldbtest.Migration{Name: "platform", FS: react.Migrations()})
 				b := &forgetful{created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-				for i := range 10 {
-					store(t, db, fmt.Sprintf("e%d", i), fmt.Sprintf("u%d", i), 1, &authv1.UserRegistered{UserId: "u"})
+				for i, until := range []int{1, 2, 6, 10} { // alone, and four in a message
+					for n := b.count(); n < until; n++ {
+						store(t, db, fmt.Sprintf("e%d", n), fmt.Sprintf("u%d", n), 1, &authv1.UserRegistered{UserId: "u"})
+					}
+					relayUntil(t, db, b, func() bool { return b.has(until) && pendingRows(t, db) == 0 })
+					if len(b.msgs) != i+1 {
+						t.Fatalf("%d messages for %d events", len(b.msgs), until)
+					}
 				}
-				relayUntil(t, db, b, func() bool { return b.has(10) && pendingRows(t, db) == 0 })
 
 				b.mu.Lock()
 				lose(b)
@@ -71,7 +77,7 @@ func TestNothingIsPublishedBeforeTheStreamWasLookedAt(t *testing.T) {
 		if b.asked < 3 {
 			return false
 		}
-		if len(b.ids) > 0 {
+		if len(b.msgs) > 0 {
 			t.Error("an event was published to a stream nobody knows")
 		}
 		b.away = false
@@ -112,7 +118,7 @@ func relayUntil(t *testing.T, db *sqldb.DB, b *forgetful, holds func() bool, cha
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("not in time; the stream holds %v", b.ids)
+			t.Fatalf("not in time; the stream holds %v", b.msgs)
 		}
 	}
 }
@@ -129,9 +135,8 @@ func pendingRows(t *testing.T, db *sqldb.DB) (n int64) {
 type forgetful struct {
 	mu      sync.Mutex
 	created time.Time
-	ids     []string
-	msgs    map[string]bus.Msg
-	total   int
+	msgs    []bus.Msg
+	total   int // events that were published
 	asked   int
 	away    bool
 }
@@ -139,13 +144,9 @@ type forgetful struct {
 // PublishAsync implements outbox.Publisher.
 func (b *forgetful) PublishAsync(_ string, m bus.Msg, done func(uint64, error)) {
 	b.mu.Lock()
-	b.ids = append(b.ids, m.ID)
-	if b.msgs == nil {
-		b.msgs = map[string]bus.Msg{}
-	}
-	b.msgs[m.ID] = m
-	b.total++
-	seq := uint64(len(b.ids))
+	b.msgs = append(b.msgs, m)
+	b.total += len(idsIn(m))
+	seq := uint64(len(b.msgs))
 	b.mu.Unlock()
 	go done(seq, nil)
 }
@@ -164,7 +165,7 @@ func (b *forgetful) StreamInfo(context.Context, string) (bus.StreamInfo, error) 
 	if b.away {
 		return bus.StreamInfo{}, errs.E(errs.NotFound, "", "no stream")
 	}
-	return bus.StreamInfo{Created: b.created, FirstSeq: 1, LastSeq: uint64(len(b.ids))}, nil
+	return bus.StreamInfo{Created: b.created, FirstSeq: 1, LastSeq: uint64(len(b.msgs))}, nil
 }
 
 // Gaps implements outbox.Inspector.
@@ -176,9 +177,8 @@ func (b *forgetful) ReadStream(_ context.Context, _ string, seqs []uint64) ([]*b
 	defer b.mu.Unlock()
 	msgs := make([]*bus.Msg, len(seqs))
 	for i, seq := range seqs {
-		if seq > 0 && seq <= uint64(len(b.ids)) {
-			m := b.msgs[b.ids[seq-1]]
-			msgs[i] = &m
+		if seq > 0 && seq <= uint64(len(b.msgs)) {
+			msgs[i] = &b.msgs[seq-1]
 		}
 	}
 	return msgs, nil
@@ -195,10 +195,14 @@ func (b *forgetful) count() int {
 func (b *forgetful) holds(id string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, have := range b.ids {
-		if have == id {
-			return true
-		}
+	return slices.ContainsFunc(b.msgs, func(m bus.Msg) bool { return slices.Contains(idsIn(m), id) })
+}
+
+// idsIn gives the ids of the events of a message.
+func idsIn(m bus.Msg) (ids []string) {
+	events, _ := outbox.Open(bus.NewDelivery(m, theStream, 1, 1, time.Now(), nil))
+	for _, e := range events {
+		ids = append(ids, e.ID)
 	}
-	return false
+	return ids
 }

@@ -82,9 +82,10 @@ type Relay struct {
 	// The rest belongs to the loop's goroutine.
 	flying   map[string][]*Event // by aggregate: the event in flight and those waiting behind it
 	taken    map[int64]bool      // rows in flight, waiting, or published and not yet marked
-	inFlight int
-	behind   bool  // rows in the table are waiting that memory does not know
-	cursor   int64 // up to where the scan of a backlog came
+	inFlight int                 // events, those of ready included
+	ready    []*Event            // to be published next, together
+	behind   bool                // rows in the table are waiting that memory does not know
+	cursor   int64               // up to where the scan of a backlog came
 	pause    time.Duration
 	notUntil time.Time
 	leader   time.Time           // until when the lease is ours
@@ -94,10 +95,11 @@ type Relay struct {
 	tail     tail
 }
 
+// ack is the broker's answer to a message.
 type ack struct {
-	event *Event
-	seq   uint64
-	err   error
+	events []*Event
+	seq    uint64
+	err    error
 }
 
 // NewRelay makes a relay that does nothing until Start.
@@ -185,6 +187,7 @@ func (r *Relay) run(ctx context.Context) {
 	quit := r.quit
 	var deadline, mark <-chan time.Time
 	for {
+		r.publish()
 		feed := r.feed
 		if r.inFlight >= window {
 			feed = nil // wait for acknowledgements
@@ -194,6 +197,7 @@ func (r *Relay) run(ctx context.Context) {
 		}
 		if r.behind && r.inFlight <= window/2 && !r.cfg.Now().Before(r.notUntil) {
 			r.scan(ctx, 0)
+			r.publish()
 		}
 		if quit == nil && r.inFlight == 0 && len(r.feed) == 0 {
 			r.flush(ctx)
@@ -263,7 +267,7 @@ func (r *Relay) take(events []*Event) {
 			r.behind, r.cursor = true, 0
 			return
 		}
-		r.send(e)
+		r.lineUp(e)
 	}
 	failpoint.After("relay.take")
 }
@@ -275,7 +279,8 @@ func (r *Relay) overtakes(e *Event) bool {
 	return e.Version > 1 && max(r.sent[0][e.AggregateID], r.sent[1][e.AggregateID]) < e.Version-1
 }
 
-func (r *Relay) send(e *Event) {
+// lineUp has an event published as soon as those of its aggregate before it are.
+func (r *Relay) lineUp(e *Event) {
 	if r.taken[e.Seq] || r.recent[0][e.Seq] || r.recent[1][e.Seq] {
 		return
 	}
@@ -287,15 +292,41 @@ func (r *Relay) send(e *Event) {
 	queue, busy := r.flying[e.AggregateID]
 	r.flying[e.AggregateID] = append(queue, e)
 	if !busy {
-		r.publish(e)
+		r.next(e)
 	}
 }
 
-func (r *Relay) publish(e *Event) {
+// next has an event published with others that can be now.
+func (r *Relay) next(e *Event) {
 	r.inFlight++
+	r.ready = append(r.ready, e)
+}
+
+// publish sends what is ready, events of one type together.
+func (r *Relay) publish() {
+	if len(r.ready) == 0 {
+		return
+	}
+	for _, events := range grouped(r.ready) {
+		if len(events) > 1 {
+			if m, err := batch(events); err == nil {
+				r.send(m, events)
+				continue
+			}
+		}
+		for i, e := range events {
+			r.send(e.message(), events[i:i+1])
+		}
+	}
+	clear(r.ready)
+	r.ready = r.ready[:0]
+}
+
+// send hands a message with these events to the broker.
+func (r *Relay) send(m bus.Msg, events []*Event) {
 	failpoint.Before("relay.publish")
-	r.cfg.Bus.PublishAsync(r.stream, e.message(), func(seq uint64, err error) {
-		r.acks <- ack{e, seq, err}
+	r.cfg.Bus.PublishAsync(r.stream, m, func(seq uint64, err error) {
+		r.acks <- ack{events, seq, err}
 	})
 	failpoint.After("relay.publish")
 }
@@ -311,39 +342,49 @@ func (r *Relay) drainAcks() {
 	}
 }
 
-// settle takes note of one acknowledgement and sends the aggregate's next event.
-// After a refusal the rest of the aggregate is dropped from memory: the scan
-// will read all of it again, in order.
+// settle takes note of one answer, and of the next events of the aggregates. After
+// a refusal the rest of the aggregates is dropped from memory: the scan will read
+// all of it again, in order.
 func (r *Relay) settle(a ack) {
 	failpoint.Before("relay.settle")
-	r.inFlight--
-	id := a.event.AggregateID
-	queue := r.flying[id][1:]
-	if a.err != nil {
-		r.tail.good = false
-		delete(r.taken, a.event.Seq)
-		for _, e := range queue {
+	if a.err == nil {
+		r.pause = 0
+		r.tail.acknowledged(mark{a.seq, a.events[0].Seq})
+	}
+	for _, e := range a.events {
+		r.inFlight--
+		queue := r.flying[e.AggregateID][1:]
+		switch {
+		case a.err != nil:
 			delete(r.taken, e.Seq)
+			for _, e := range queue {
+				delete(r.taken, e.Seq)
+			}
+			delete(r.flying, e.AggregateID)
+			continue
+		case len(queue) == 0:
+			delete(r.flying, e.AggregateID)
+		default:
+			r.flying[e.AggregateID] = queue
+			r.next(queue[0])
 		}
-		delete(r.flying, id)
-		r.behind, r.cursor = true, 0
-		r.pause = min(max(2*r.pause, minPause), maxPause)
-		r.notUntil = r.cfg.Now().Add(r.pause + rand.N(r.pause/4))
-		time.AfterFunc(r.pause, r.nudge)
-		r.cfg.Log.Warn("event not published, will try again", "service", r.cfg.Service, "event_id", a.event.ID, "type", a.event.Type,
-			"backoff", r.pause, "error", a.err)
-		return
+		r.marked = append(r.marked, mark{a.seq, e.Seq})
 	}
-	r.pause = 0
-	r.tail.acknowledged(mark{a.seq, a.event.Seq})
-	r.marked = append(r.marked, mark{a.seq, a.event.Seq})
+	if a.err != nil {
+		r.refused(a)
+	}
 	failpoint.After("relay.settle")
-	if len(queue) == 0 {
-		delete(r.flying, id)
-		return
-	}
-	r.flying[id] = queue
-	r.publish(queue[0])
+}
+
+// refused waits a while before all that is pending is read again.
+func (r *Relay) refused(a ack) {
+	r.tail.good = false
+	r.behind, r.cursor = true, 0
+	r.pause = min(max(2*r.pause, minPause), maxPause)
+	r.notUntil = r.cfg.Now().Add(r.pause + rand.N(r.pause/4))
+	time.AfterFunc(r.pause, r.nudge)
+	r.cfg.Log.Warn("events not published, will try again", "service", r.cfg.Service, "events", len(a.events), "event_id", a.events[0].ID, "type", a.events[0].Type,
+		"backoff", r.pause, "error", a.err)
 }
 
 // flush marks what was acknowledged. A mark that is lost costs a duplicate,
@@ -429,7 +470,7 @@ func (r *Relay) scan(ctx context.Context, age time.Duration) {
 				r.behind = true // go on when acknowledgements made room
 				return
 			}
-			r.send(e)
+			r.lineUp(e)
 			r.cursor = e.Seq
 		}
 		if len(events) < page {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/bus/bustest"
@@ -18,8 +20,10 @@ import (
 	"github.com/waybill-dev/waybill/platform/idempotency"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
+	"github.com/waybill-dev/waybill/platform/react/reacttest"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	eventv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/event/v1"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
 	paymentv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/payment/v1"
 )
@@ -314,10 +318,10 @@ func TestEventsOfAnAggregateAreNumberedWithoutGapAndPublishedInOrder(t *testing.
 	each(t, func(t *testing.T, w *world) {
 		r := w.run(counter(addOne))
 		got := make(chan string, 1000)
-		sub, err := w.bus.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("payment"), Durable: "test"}, func(d *bus.Delivery) {
+		sub, err := w.bus.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("payment"), Durable: "test"}, reacttest.Singly(t, func(d *bus.Delivery) {
 			got <- d.Header(outbox.HeaderSubject) + "/" + d.Header(outbox.HeaderVersion)
 			_ = d.Ack()
-		})
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -374,6 +378,28 @@ func TestEventsCommittedByAProcessThatDiedArePublishedByTheNext(t *testing.T) {
 	})
 }
 
+// eventsIn counts the events in a stream, each once.
+func (w *world) eventsIn(stream string) int {
+	w.t.Helper()
+	info, err := w.bus.StreamInfo(w.t.Context(), stream)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	seqs := make([]uint64, info.Messages)
+	for i := range seqs {
+		seqs[i] = info.FirstSeq + uint64(i)
+	}
+	msgs, err := w.bus.ReadStream(w.t.Context(), stream, seqs)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ids := map[string]bool{}
+	for _, m := range msgs {
+		reacttest.Singly(w.t, func(d *bus.Delivery) { ids[d.ID] = true })(bus.NewDelivery(*m, stream, 1, 1, time.Now(), nil))
+	}
+	return len(ids)
+}
+
 func TestTwoReplicasDoNotLoseEachOthersChanges(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		one, two := w.run(counter(addOne)), w.run(counter(addOne))
@@ -394,8 +420,8 @@ func TestTwoReplicasDoNotLoseEachOthersChanges(t *testing.T) {
 			t.Errorf("the sum is %d, want 200", total)
 		}
 		w.eventually("all events are published", func() bool { return w.number(`SELECT count(*) FROM outbox_pending`) == 0 })
-		if info, _ := w.bus.StreamInfo(t.Context(), outbox.Stream("payment")); info.Messages != 200 {
-			t.Errorf("the stream holds %d events, want 200", info.Messages)
+		if n := w.eventsIn(outbox.Stream("payment")); n != 200 {
+			t.Errorf("the stream holds %d events, want 200", n)
 		}
 	})
 }
@@ -557,6 +583,92 @@ func TestACommandWhoseNeedsChangeWithinABatchStillWorks(t *testing.T) {
 		if one, two := w.sum("o1"), w.sum("o2"); one != 100 || two != 90 {
 			t.Errorf("sums are %d and %d, want 100 and 90", one, two)
 		}
+	})
+}
+
+// publishBatch puts StockHeld of the orders into one message; the ids of the events
+// are those of the orders with an e before.
+func (w *world) publishBatch(orderIDs ...string) {
+	w.t.Helper()
+	b := &eventv1.EventBatch{Type: "waybill.inventory.v1.StockHeld"}
+	for _, id := range orderIDs {
+		b.Events = append(b.Events, &eventv1.Event{
+			Id: "e" + id, Subject: id, Time: timestamppb.Now(), AggregateVersion: 1, Data: must(proto.Marshal(&inventoryv1.StockHeld{OrderId: id})),
+		})
+	}
+	w.publishData("waybill.inventory.stock_held.v1.batch", must(proto.Marshal(b)))
+}
+
+// publishData puts what is said to be a batch into the inventory's stream.
+func (w *world) publishData(subject string, data []byte) {
+	w.t.Helper()
+	if err := w.bus.EnsureStream(w.t.Context(), bus.Stream{Name: outbox.Stream("inventory"), Subjects: []string{"waybill.inventory.>"}}); err != nil {
+		w.t.Fatal(err)
+	}
+	_, err := w.bus.Publish(w.t.Context(), outbox.Stream("inventory"), bus.Msg{
+		Subject: subject, Data: data, Header: map[string]string{outbox.HeaderType: "waybill.event.v1.EventBatch"},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestEachEventOfABatchIsHandledOnceAlsoIfOneOfThemFailsForAWhile(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var failed atomic.Int64
+		w.run(counter(func(v *react.View, e *inventoryv1.StockHeld) error {
+			if e.GetOrderId() == "o2" && failed.Add(1) < 4 {
+				return errs.E(errs.Unavailable, "LATER", "not yet")
+			}
+			return addOne(v, e)
+		}))
+		w.publishBatch("o1", "o2", "o3")
+		w.eventually("the one that failed is handled", func() bool { return w.sum("o2") == 1 })
+		w.eventually("the message is acknowledged", func() bool {
+			c, err := w.bus.ConsumerInfo(t.Context(), outbox.Stream("inventory"), "payment")
+			return err == nil && c.AckPending == 0 && c.Pending == 0
+		})
+		for _, id := range []string{"o1", "o2", "o3"} {
+			if n := w.sum(id); n != 1 {
+				t.Errorf("%s was handled %d times", id, n)
+			}
+		}
+		if n := w.number(`SELECT count(*) FROM dead_letters`); n != 0 {
+			t.Errorf("%d dead letters", n)
+		}
+	})
+}
+
+func TestWhatIsWrongWithABatchHarmsNobodyElse(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		r := w.run(counter(func(v *react.View, e *inventoryv1.StockHeld) error {
+			if e.GetOrderId() == "bad" {
+				return errs.E(errs.NotFound, "NO_ORDER", "no such order")
+			}
+			return addOne(v, e)
+		}))
+		w.publishBatch("o1", "bad", "o2")
+		w.publishData("waybill.inventory.stock_held.v1.batch", []byte{0xff, 0xff})
+		w.publishData("waybill.inventory.stock_held.v1.batch", nil)
+		w.publishData("waybill.inventory.stock_held.v1.batch", must(proto.Marshal(&eventv1.EventBatch{
+			Type: "waybill.payment.v1.PaymentAuthorized", Events: []*eventv1.Event{{Id: "forged", Subject: "o9"}},
+		})))
+		w.publishData("waybill.inventory.stock_held.v1.batch", must(proto.Marshal(&eventv1.EventBatch{
+			Type: "waybill.inventory.v1.StockHeld", Events: []*eventv1.Event{{Id: "loop", Subject: "o9", Hops: 17}, {Id: "torn", Subject: "o9", Data: []byte{0xff}}},
+		})))
+		w.publishBatch("o3")
+		reasons := map[string]int{}
+		for _, d := range w.letters(r, 6) {
+			reasons[d.GetReason()]++
+		}
+		if want := map[string]int{"NO_ORDER": 1, "MALFORMED_EVENT": 4, "TOO_MANY_HOPS": 1}; !maps.Equal(reasons, want) {
+			t.Errorf("dead letters for %v, want %v", reasons, want)
+		}
+		w.eventually("the others are handled", func() bool { return w.sum("o1") == 1 && w.sum("o2") == 1 && w.sum("o3") == 1 })
+		w.eventually("no message comes again", func() bool {
+			c, err := w.bus.ConsumerInfo(t.Context(), outbox.Stream("inventory"), "payment")
+			return err == nil && c.AckPending == 0 && c.Pending == 0
+		})
 	})
 }
 

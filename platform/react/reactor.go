@@ -307,7 +307,19 @@ func (r *Reactor) queueUp(ctx context.Context, it *item) error {
 // receive is called by the bus for each delivery.
 func (r *Reactor) receive(d *bus.Delivery) {
 	failpoint.Before("event.receive")
-	m, err := decode(d)
+	events, err := outbox.Open(d)
+	if err != nil {
+		r.take(d, &Message{ID: nameless(d), Type: d.Header(outbox.HeaderType)}, err)
+	}
+	for _, e := range events {
+		m, err := decode(e)
+		r.take(e, m, err)
+	}
+	failpoint.After("event.receive")
+}
+
+// take enqueues an event that was delivered, or what is wrong with it.
+func (r *Reactor) take(d *bus.Delivery, m *Message, err error) {
 	it := &item{message: m, delivery: d, bad: err, trace: m.Trace, hops: m.Hops + 1}
 	if err == nil {
 		h, ok := r.machine.events[m.Type]
@@ -323,7 +335,6 @@ func (r *Reactor) receive(d *bus.Delivery) {
 		it.end(nil)
 		_ = d.Nak(time.Second) // for the next process; if this is lost, the wait runs out
 	}
-	failpoint.After("event.receive")
 }
 
 // finish tells whoever waits for the item how it ended.

@@ -91,7 +91,7 @@ func Listen(tb testing.TB, b *bus.Bus, service string) *Ear {
 	h := &Ear{tb: tb, seen: map[string][]proto.Message{}, wake: make(chan struct{})}
 	if _, err := b.Consume(tb.Context(), bus.Consumer{
 		Stream: outbox.Stream(service), Durable: "test-" + uuid.NewString(), Subjects: []string{"waybill." + service + ".>"},
-	}, h.hear); err != nil {
+	}, Singly(tb, h.hear)); err != nil {
 		tb.Fatal(err)
 	}
 	return h
@@ -109,6 +109,20 @@ func (h *Ear) hear(d *bus.Delivery) {
 	h.wake = make(chan struct{})
 	h.mu.Unlock()
 	_ = d.Ack() // a repetition is only noted once more
+}
+
+// Singly gives hear each event of a delivery that may be a batch; the test fails if
+// it cannot be read.
+func Singly(tb testing.TB, hear func(d *bus.Delivery)) func(d *bus.Delivery) {
+	return func(d *bus.Delivery) {
+		parts, err := outbox.Open(d)
+		if err != nil {
+			tb.Errorf("batch %s: %v", d.Subject, err)
+		}
+		for _, p := range parts {
+			hear(p)
+		}
+	}
 }
 
 // Event reads an event that was delivered; nil, and the test fails, if it is none.

@@ -89,7 +89,7 @@ func newWorld(t testing.TB, open func() *sqldb.DB) *world {
 	for _, name := range []string{"auth", "user"} {
 		w.must(b.EnsureStream(t.Context(), bus.Stream{Name: outbox.Stream(name), Subjects: []string{"waybill." + name + ".>"}}))
 	}
-	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("auth"), Durable: "test"}, w.hear)
+	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("auth"), Durable: "test"}, reacttest.Singly(t, w.hear))
 	w.must(err)
 	t.Cleanup(func() { w.stop(sub.Stop) })
 	return w

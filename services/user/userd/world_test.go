@@ -72,7 +72,7 @@ func newWorld(t *testing.T, open func() *sqldb.DB) *world {
 	for _, name := range []string{"auth", "user"} {
 		w.must(b.EnsureStream(t.Context(), bus.Stream{Name: outbox.Stream(name), Subjects: []string{"waybill." + name + ".>"}}))
 	}
-	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("user"), Durable: "test"}, w.hear)
+	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("user"), Durable: "test"}, reacttest.Singly(t, w.hear))
 	w.must(err)
 	t.Cleanup(func() { w.stop(sub.Stop) })
 	unit, err := userd.New(t.Context(), &app.Env{

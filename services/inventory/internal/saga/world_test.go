@@ -79,7 +79,7 @@ func newWorld(t *testing.T, open sqldbtest.Opener) *world {
 	}
 	cfg := saga.Config{HoldTTL: 10 * time.Minute, SweepEvery: 10 * time.Millisecond, Changed: w.changed}
 	w.commands = saga.NewCommands(w.run(w.db, cfg), newID, cfg)
-	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("inventory"), Durable: "test"}, w.hear)
+	sub, err := b.Consume(t.Context(), bus.Consumer{Stream: outbox.Stream("inventory"), Durable: "test"}, reacttest.Singly(t, w.hear))
 	w.must(err)
 	t.Cleanup(func() { w.end("listener", sub.Stop) })
 	return w
