@@ -27,6 +27,7 @@ type Delivery struct {
 	Time       time.Time // when the stream stored it
 
 	header  nats.Header
+	told    Headers // instead of header
 	reply   string
 	conn    *nats.Conn
 	answer  func(End, time.Duration) error // instead of conn
@@ -43,6 +44,18 @@ const (
 	Termed                // it can never be handled
 )
 
+// Headers are the headers of a message, for those to whom a map of them is too dear.
+type Headers interface {
+	Get(key string) string // "" if there is none
+	All() map[string]string
+}
+
+// NewPart makes a delivery of what came in a larger one, as NewDelivery does, with
+// headers other than m's.
+func NewPart(of *Delivery, m Msg, h Headers, ended func(how End, delay time.Duration) error) *Delivery {
+	return &Delivery{Msg: m, Stream: of.Stream, Seq: of.Seq, Deliveries: of.Deliveries, Pending: of.Pending, Time: of.Time, told: h, answer: ended}
+}
+
 // NewDelivery makes a delivery that did not come over a broker, for those who
 // play one. The function given hears how it ended; the delay is that of Nak.
 func NewDelivery(m Msg, stream string, seq, deliveries uint64, at time.Time, ended func(how End, delay time.Duration) error) *Delivery {
@@ -55,11 +68,17 @@ func (d *Delivery) Header(key string) string {
 	if v := d.header[key]; len(v) > 0 {
 		return v[0]
 	}
+	if d.told != nil {
+		return d.told.Get(key)
+	}
 	return d.Msg.Header[key]
 }
 
 // Headers gives a copy of all headers, of each the first value.
 func (d *Delivery) Headers() map[string]string {
+	if d.told != nil {
+		return d.told.All()
+	}
 	all := make(map[string]string, len(d.header)+len(d.Msg.Header))
 	maps.Copy(all, d.Msg.Header)
 	for k, v := range d.header {

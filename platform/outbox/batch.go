@@ -111,7 +111,8 @@ func Open(d *bus.Delivery) ([]*bus.Delivery, error) {
 	w := &whole{d: d, left: len(events)}
 	parts := make([]*bus.Delivery, len(events))
 	for i, e := range events {
-		parts[i] = bus.NewDelivery(e.message(), d.Stream, d.Seq, d.Deliveries, d.Time, w.ended)
+		m := bus.Msg{ID: e.ID, Subject: Subject(e.Type, e.AggregateID), Data: e.Payload}
+		parts[i] = bus.NewPart(d, m, headers{e}, w.ended)
 	}
 	return parts, nil
 }

@@ -174,25 +174,58 @@ const contentType = "application/protobuf"
 func (e *Event) Message() bus.Msg { return e.message() }
 
 func (e *Event) message() bus.Msg {
-	h := map[string]string{
-		HeaderSpec:        "1.0",
-		HeaderID:          e.ID,
-		HeaderType:        e.Type,
-		HeaderSource:      "/waybill/" + Producer(e.Type),
-		HeaderSubject:     e.AggregateID,
-		HeaderTime:        e.Time.UTC().Format(time.RFC3339Nano),
-		HeaderContentType: contentType,
-		HeaderVersion:     strconv.FormatInt(e.Version, 10),
-		HeaderHops:        strconv.FormatInt(e.Hops, 10),
-		HeaderSequence:    strconv.FormatInt(e.Seq, 10),
+	return bus.Msg{ID: e.ID, Subject: Subject(e.Type, e.AggregateID), Header: headers{e}.All(), Data: e.Payload}
+}
+
+// headers are those of an event that travels alone.
+type headers struct{ e *Event }
+
+var headerKeys = []string{
+	HeaderSpec, HeaderID, HeaderType, HeaderSource, HeaderSubject, HeaderTime, HeaderContentType, HeaderVersion, HeaderHops, HeaderSequence,
+	HeaderCause, HeaderTrace,
+}
+
+// Get implements bus.Headers.
+func (h headers) Get(key string) string {
+	e := h.e
+	switch key {
+	case HeaderSpec:
+		return "1.0"
+	case HeaderID:
+		return e.ID
+	case HeaderType:
+		return e.Type
+	case HeaderSource:
+		return "/waybill/" + Producer(e.Type)
+	case HeaderSubject:
+		return e.AggregateID
+	case HeaderTime:
+		return e.Time.UTC().Format(time.RFC3339Nano)
+	case HeaderContentType:
+		return contentType
+	case HeaderVersion:
+		return strconv.FormatInt(e.Version, 10)
+	case HeaderHops:
+		return strconv.FormatInt(e.Hops, 10)
+	case HeaderSequence:
+		return strconv.FormatInt(e.Seq, 10)
+	case HeaderCause:
+		return e.Cause
+	case HeaderTrace:
+		return e.Traceparent
 	}
-	if e.Cause != "" {
-		h[HeaderCause] = e.Cause
+	return ""
+}
+
+// All implements bus.Headers.
+func (h headers) All() map[string]string {
+	all := make(map[string]string, len(headerKeys))
+	for _, k := range headerKeys {
+		if v := h.Get(k); v != "" || k != HeaderCause && k != HeaderTrace {
+			all[k] = v
+		}
 	}
-	if e.Traceparent != "" {
-		h[HeaderTrace] = e.Traceparent
-	}
-	return bus.Msg{ID: e.ID, Subject: Subject(e.Type, e.AggregateID), Header: h, Data: e.Payload}
+	return all
 }
 
 func snake(name string) string {
