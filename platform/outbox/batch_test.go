@@ -56,6 +56,28 @@ func TestEventsShareMessagesUpToABound(t *testing.T) {
 	}
 }
 
+// The broker drops a message whose id it has seen a moment ago.
+func TestABatchHasTheIDOfAnotherOnlyIfItHasTheSameEvents(t *testing.T) {
+	of := func(ids ...string) string {
+		var events []*outbox.Event
+		for _, id := range ids {
+			events = append(events, &outbox.Event{ID: id, Type: "waybill.auth.v1.UserRegistered", Time: time.Unix(7, 0)})
+		}
+		return outbox.BatchID(events)
+	}
+	if of("a", "b", "c") != of("a", "b", "c") {
+		t.Error("the same batch has two ids")
+	}
+	seen := map[string][]string{}
+	for _, ids := range [][]string{{"a", "b"}, {"a", "c"}, {"b", "c"}, {"a", "b", "c"}, {"a", "bc"}, {"ab", "c"}} {
+		id := of(ids...)
+		if seen[id] != nil {
+			t.Errorf("%v and %v have the same id", ids, seen[id])
+		}
+		seen[id] = ids
+	}
+}
+
 // ended is a delivery of m that tells how it ended.
 func ended(m bus.Msg) (d *bus.Delivery, how func() string) {
 	said := ""
