@@ -65,8 +65,8 @@ func TestABatchHasTheIDOfAnotherOnlyIfItHasTheSameEvents(t *testing.T) {
 		}
 		return outbox.BatchID(events)
 	}
-	if of("a", "b", "c") != of("a", "b", "c") {
-		t.Error("the same batch has two ids")
+	if once, again := of("a", "b", "c"), of("a", "b", "c"); once != again {
+		t.Errorf("the same batch has two ids, %s and %s", once, again)
 	}
 	seen := map[string][]string{}
 	for _, ids := range [][]string{{"a", "b"}, {"a", "c"}, {"b", "c"}, {"a", "b", "c"}, {"a", "bc"}, {"ab", "c"}} {
