@@ -1,7 +1,8 @@
 package sim
 
 import (
-	"maps"
+	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,13 +34,15 @@ type stream struct {
 
 // message is one stored message.
 type message struct {
-	bus.Msg
+	outbox.Message
 	stream *stream
 	seq    uint64
 	at     time.Time
-	typ    string
 	lost   bool // with the tail
 }
+
+// typ gives the type of the events in it.
+func (m *message) typ() string { return m.Events[0].Type }
 
 // waiting is a message on its way to one consumer.
 type waiting struct {
@@ -60,24 +63,37 @@ func newBroker(w *world) *broker {
 // last gives the highest sequence number in a stream.
 func (s *stream) last() uint64 { return uint64(len(s.msgs)) }
 
+// events gives what is in a stream, in its order.
+func (s *stream) events() (events []*outbox.Event) {
+	for _, m := range s.msgs {
+		events = append(events, m.Events...)
+	}
+	return events
+}
+
 // store keeps a message sent in a life of the broker and gives its sequence number,
 // 0 if the broker is away, or another.
-func (b *broker) store(from string, e *outbox.Event, life int) uint64 {
+func (b *broker) store(from string, sent outbox.Message, life int) uint64 {
 	s := b.streams[from]
 	if s.away || s.lives != life {
 		return 0
 	}
-	if old := s.recent[e.ID]; old != nil && !old.lost && b.w.now.Sub(old.at) < window && b.w.opt.Mutant != MsgIDOff {
+	if old := s.recent[sent.ID]; old != nil && !old.lost && b.w.now.Sub(old.at) < window && b.w.opt.Mutant != MsgIDOff {
 		b.w.count("publication recognised as repeated")
 		return old.seq
 	}
-	m := &message{Msg: e.Message(), stream: s, seq: s.last() + 1, at: b.w.now, typ: e.Type}
+	m := &message{Message: sent, stream: s, seq: s.last() + 1, at: b.w.now}
 	s.msgs = append(s.msgs, m)
-	s.recent[e.ID] = m
-	b.w.note("stored", from, strconv.FormatUint(m.seq, 10), e.ID)
+	s.recent[m.ID] = m
 	b.w.count("messages stored")
+	if len(m.Events) > 1 {
+		b.w.count("message of several events")
+	}
+	for _, e := range m.Events {
+		b.w.note("stored", from, strconv.FormatUint(m.seq, 10), e.ID)
+	}
 	for _, to := range b.w.services {
-		if to.listens(e.Type) {
+		if to.listens(m.typ()) {
 			b.hand(&waiting{m: m, to: to}, b.travel())
 		}
 	}
@@ -123,17 +139,21 @@ func (b *broker) deliver(x *waiting) {
 		b.hand(x, still+w.between(0, time.Second)) // it asks for nothing while it stands still
 		return
 	}
-	if w.opt.Mutant == DropStale && b.stale(x) {
+	msg, some := b.seen(x)
+	if !some {
 		x.ended = true
 		return
 	}
 	x.tries++
 	if x.tries > 1 {
 		w.count("message delivered again")
+		if len(x.m.Events) > 1 {
+			w.count("message of several events delivered again")
+		}
 	}
 	b.overtaken(x)
 	settled := false
-	d := bus.NewDelivery(b.seen(x.m), outbox.Stream(x.m.stream.name), x.m.seq, x.tries, x.m.at, func(how bus.End, delay time.Duration) error {
+	d := bus.NewDelivery(msg, outbox.Stream(x.m.stream.name), x.m.seq, x.tries, x.m.at, func(how bus.End, delay time.Duration) error {
 		if settled {
 			return nil
 		}
@@ -147,8 +167,10 @@ func (b *broker) deliver(x *waiting) {
 		x.ended = true
 	}
 	p.drive.Deliver(d)
-	if msg, ok := early(x.m); ok && w.opt.Mutant == CaptureEarly && x.to.name == "payment" {
-		p.drive.Deliver(bus.NewDelivery(msg, outbox.Stream("inventory"), x.m.seq, x.tries, x.m.at, func(bus.End, time.Duration) error { return nil }))
+	if w.opt.Mutant == CaptureEarly && x.to.name == "payment" {
+		for _, m := range early(x.m) {
+			p.drive.Deliver(bus.NewDelivery(m.Msg, outbox.Stream("inventory"), x.m.seq, x.tries, x.m.at, func(bus.End, time.Duration) error { return nil }))
+		}
 	}
 	p.work()
 	tries := x.tries
@@ -169,7 +191,9 @@ func (b *broker) settled(x *waiting, how bus.End) {
 			w.count("acknowledgement lost")
 			return
 		}
-		b.handled[x.key()] = max(b.handled[x.key()], x.version())
+		for _, e := range x.m.Events {
+			b.handled[x.key(e)] = max(b.handled[x.key(e)], e.Version)
+		}
 		if !x.ended && w.chance(w.rates.duplicate) {
 			w.count("duplicate delivered")
 			again := &waiting{m: x.m, to: x.to, tries: x.tries}
@@ -184,38 +208,46 @@ func (b *broker) settled(x *waiting, how bus.End) {
 		b.hand(x, min(100*time.Millisecond<<min(x.tries, 10), time.Minute)+w.between(0, 100*time.Millisecond))
 	case bus.Termed:
 		x.ended = true
-		w.violated("dead letter", "", "%s refused %s %s for good", x.to.name, x.m.typ, x.m.ID)
+		w.violated("dead letter", "", "%s refused %s %s for good", x.to.name, x.m.typ(), x.m.ID)
 	}
 }
 
-func (x *waiting) key() string {
-	return x.to.name + " " + x.m.stream.name + " " + x.m.Msg.Header[outbox.HeaderSubject]
-}
-
-func (x *waiting) version() int64 {
-	v, _ := strconv.ParseInt(x.m.Msg.Header[outbox.HeaderVersion], 10, 64)
-	return v
+func (x *waiting) key(e *outbox.Event) string {
+	return x.to.name + " " + x.m.stream.name + " " + e.AggregateID
 }
 
 // stale tells whether a later event of the aggregate was handled before.
-func (b *broker) stale(x *waiting) bool { return x.version() < b.handled[x.key()] }
+func (b *broker) stale(x *waiting, e *outbox.Event) bool { return e.Version < b.handled[x.key(e)] }
 
 // overtaken counts what is delivered after an event that came after it.
 func (b *broker) overtaken(x *waiting) {
-	if x.tries == 1 && b.stale(x) {
-		b.w.count("event overtaken by a later one")
+	for _, e := range x.m.Events {
+		if x.tries == 1 && b.stale(x, e) {
+			b.w.count("event overtaken by a later one")
+		}
 	}
 }
 
-// seen gives a message as the consumer gets it.
-func (b *broker) seen(m *message) bus.Msg {
-	msg := m.Msg
-	if b.w.opt.Mutant == InboxBySeq {
-		msg.Header = maps.Clone(msg.Header)
-		// The form of an id, so that it is taken for one.
-		msg.Header[outbox.HeaderID] = m.stream.name + "-" + strconv.FormatUint(m.seq, 10)
+// seen gives a message as the consumer gets it, if anything is left of it.
+func (b *broker) seen(x *waiting) (m bus.Msg, some bool) {
+	events := slices.Clone(x.m.Events)
+	switch b.w.opt.Mutant {
+	case DropStale:
+		events = slices.DeleteFunc(events, func(e *outbox.Event) bool { return b.stale(x, e) })
+	case InboxBySeq:
+		for i, e := range events {
+			other := *e
+			// The form of an id, so that it is taken for one.
+			other.ID = fmt.Sprintf("%s-%d-%d", x.m.stream.name, x.m.seq, i)
+			events[i] = &other
+		}
+	default:
+		return x.m.Msg, true
 	}
-	return msg
+	if len(events) == 0 {
+		return bus.Msg{}, false
+	}
+	return outbox.Messages(events)[0].Msg, true
 }
 
 // loseTail takes the last messages of a stream away, as a broker does that is

@@ -213,16 +213,16 @@ func (w *world) events() {
 		}
 		seen := map[string]bool{}
 		came := map[string]int64{}
-		for _, m := range w.broker.streams[s.name].msgs {
-			r := byID[m.ID]
+		for _, e := range w.broker.streams[s.name].events() {
+			r := byID[e.ID]
 			if r == nil {
-				w.violated("event order", "", "stream %s has %s, which is in no outbox", s.name, m.ID)
+				w.violated("event order", "", "stream %s has %s, which is in no outbox", s.name, e.ID)
 				continue
 			}
-			if seen[m.ID] {
+			if seen[e.ID] {
 				continue
 			}
-			seen[m.ID] = true
+			seen[e.ID] = true
 			if r.Version != came[r.AggregateID]+1 {
 				w.violated("event order", r.AggregateID, "has event %d in stream %s after %d", r.Version, s.name, came[r.AggregateID])
 			}

@@ -24,13 +24,16 @@ type lease struct {
 
 // relay publishes the outbox of a process's service in the way of outbox.Relay:
 // events of one aggregate one after the other, each after the acknowledgement of
-// the one before, those of several side by side; from memory what this process
+// the one before, those of several side by side, and in one message if they are of
+// one type and are published at once; from memory what this process
 // committed, from the table what others did or were in the midst of; a row is
 // marked after its acknowledgement, and the rest is for whoever comes next.
 type relay struct {
 	p        *process
 	leader   time.Time         // until when the lease is ours, by our clock
 	flying   map[string][]*row // by aggregate: the event in flight and those behind it
+	ready    []*row            // to be published at once
+	leaving  bool              // which is on the agenda
 	taken    map[int64]bool    // in flight, waiting, or published and not marked
 	marked   []*row            // acknowledged
 	top      uint64            // highest number acknowledged
@@ -158,22 +161,51 @@ func (r *relay) send(x *row) {
 	queue := r.flying[x.AggregateID]
 	r.flying[x.AggregateID] = append(queue, x)
 	if len(queue) == 0 || mutant == NoOrder {
-		r.publish(x)
+		r.next(x)
 	}
 }
 
-// publish sends an event to the broker, which may not get it, or not in time.
-func (r *relay) publish(x *row) {
+// next has an event published with others that can be now.
+func (r *relay) next(x *row) {
+	r.ready = append(r.ready, x)
+	if r.leaving {
+		return
+	}
+	r.leaving = true
+	r.p.w.in(r.p, r.p.w.between(0, 10*time.Millisecond), func() {
+		r.leaving = false
+		of := map[*outbox.Event]*row{}
+		var events []*outbox.Event
+		for _, x := range r.ready {
+			of[x.Event] = x
+			events = append(events, x.Event)
+		}
+		r.ready = nil
+		for _, m := range outbox.Messages(events) {
+			var rows []*row
+			for _, e := range m.Events {
+				rows = append(rows, of[e])
+			}
+			r.publish(m, rows)
+		}
+	})
+}
+
+// publish sends a message with the events of some rows to the broker, which may not
+// get it, or not in time.
+func (r *relay) publish(m outbox.Message, rows []*row) {
 	w := r.p.w
 	if w.opt.Mutant == MarkBeforeAck {
-		r.mark(x)
+		for _, x := range rows {
+			r.mark(x)
+		}
 	}
 	if !r.p.clock().Before(r.leader) {
 		w.count("published by a relay that had lost its lease")
 	}
 	life := w.broker.streams[r.p.name].lives
 	if w.broker.streams[r.p.name].away {
-		w.in(r.p, 100*time.Millisecond, func() { r.failed(x) })
+		w.in(r.p, 100*time.Millisecond, func() { r.failed(rows) })
 		return
 	}
 	there := w.between(time.Millisecond, 10*time.Millisecond)
@@ -183,65 +215,74 @@ func (r *relay) publish(x *row) {
 	switch {
 	case w.chance(w.rates.drop):
 		w.count("publication dropped")
-		w.in(r.p, giveUp, func() { r.failed(x) })
+		w.in(r.p, giveUp, func() { r.failed(rows) })
 		return
 	case w.chance(w.rates.late):
 		w.count("publication that arrived after its sender gave up")
-		w.after(giveUp+w.between(time.Millisecond, 20*time.Second), func() { w.broker.store(r.p.name, x.Event, life) })
-		w.in(r.p, giveUp, func() { r.failed(x) })
+		w.after(giveUp+w.between(time.Millisecond, 20*time.Second), func() { w.broker.store(r.p.name, m, life) })
+		w.in(r.p, giveUp, func() { r.failed(rows) })
 		return
 	}
 	w.after(there, func() {
-		seq := w.broker.store(r.p.name, x.Event, life)
+		seq := w.broker.store(r.p.name, m, life)
 		if seq == 0 {
-			w.in(r.p, 100*time.Millisecond, func() { r.failed(x) })
+			w.in(r.p, 100*time.Millisecond, func() { r.failed(rows) })
 			return
 		}
 		if w.chance(w.rates.lostPubAck) {
 			w.count("acknowledgement of a publication lost")
-			w.in(r.p, giveUp, func() { r.failed(x) })
+			w.in(r.p, giveUp, func() { r.failed(rows) })
 			return
 		}
-		w.in(r.p, w.between(time.Millisecond, 10*time.Millisecond), func() { r.acked(x, seq) })
+		w.in(r.p, w.between(time.Millisecond, 10*time.Millisecond), func() { r.acked(rows, seq) })
 	})
 }
 
-// acked has the event marked soon and publishes the aggregate's next.
-func (r *relay) acked(x *row, seq uint64) {
-	queue := r.flying[x.AggregateID]
-	i := slices.Index(queue, x)
-	if i < 0 {
-		return // it was given up before
-	}
-	r.pause = 0
-	r.top = max(r.top, seq)
-	r.marked = append(r.marked, x)
-	if !r.flush {
-		r.flush = true
-		r.p.w.in(r.p, markAfter, r.markAll)
-	}
-	queue = slices.Delete(queue, i, i+1)
-	if len(queue) == 0 {
-		delete(r.flying, x.AggregateID)
-		return
-	}
-	r.flying[x.AggregateID] = queue
-	if r.p.w.opt.Mutant != NoOrder {
-		r.publish(queue[0])
+// acked has events marked soon and publishes the next of their aggregates.
+func (r *relay) acked(rows []*row, seq uint64) {
+	for _, x := range rows {
+		queue := r.flying[x.AggregateID]
+		i := slices.Index(queue, x)
+		if i < 0 {
+			continue // it was given up before
+		}
+		r.pause = 0
+		r.top = max(r.top, seq)
+		r.marked = append(r.marked, x)
+		if !r.flush {
+			r.flush = true
+			r.p.w.in(r.p, markAfter, r.markAll)
+		}
+		queue = slices.Delete(queue, i, i+1)
+		if len(queue) == 0 {
+			delete(r.flying, x.AggregateID)
+			continue
+		}
+		r.flying[x.AggregateID] = queue
+		if r.p.w.opt.Mutant != NoOrder {
+			r.next(queue[0])
+		}
 	}
 }
 
-// failed drops the rest of the aggregate: the scan will read all of it again.
-func (r *relay) failed(x *row) {
-	queue := r.flying[x.AggregateID]
-	if !slices.Contains(queue, x) {
+// failed drops the rest of the aggregates: the scan will read all of it again.
+func (r *relay) failed(rows []*row) {
+	dropped := false
+	for _, x := range rows {
+		queue := r.flying[x.AggregateID]
+		if !slices.Contains(queue, x) {
+			continue
+		}
+		for _, y := range queue {
+			delete(r.taken, y.Seq)
+			delete(r.p.taken, y.Seq)
+		}
+		delete(r.flying, x.AggregateID)
+		dropped = true
+	}
+	if !dropped {
 		return
 	}
-	for _, y := range queue {
-		delete(r.taken, y.Seq)
-		delete(r.p.taken, y.Seq)
-	}
-	delete(r.flying, x.AggregateID)
 	r.pause = min(max(2*r.pause, 50*time.Millisecond), 5*time.Second)
 	r.notUntil = r.p.clock().Add(r.pause)
 	r.nudge()

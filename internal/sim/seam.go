@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	inventoryv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/inventory/v1"
@@ -92,13 +91,20 @@ func forgetRefunds(v any) any {
 	return string(data)
 }
 
-// early makes, of the event that stock is held, the one that it is sold.
-func early(m *message) (bus.Msg, bool) {
-	if m.typ != "waybill.inventory.v1.StockHeld" {
-		return bus.Msg{}, false
+// early makes, of the events that stock is held, those that it is sold.
+func early(m *message) []outbox.Message {
+	if m.typ() != "waybill.inventory.v1.StockHeld" {
+		return nil
 	}
-	e := outbox.Event{ID: m.ID + "-early", Type: "waybill.inventory.v1.StockCommitted", AggregateID: m.Msg.Header[outbox.HeaderSubject], Version: 99, Time: m.at}
-	payload, err := proto.Marshal(&inventoryv1.StockCommitted{OrderId: e.AggregateID})
-	e.Payload = payload
-	return e.Message(), err == nil
+	var events []*outbox.Event
+	for _, held := range m.Events {
+		payload, err := proto.Marshal(&inventoryv1.StockCommitted{OrderId: held.AggregateID})
+		if err != nil {
+			panic(err) // of two strings
+		}
+		events = append(events, &outbox.Event{
+			ID: held.ID + "-early", Type: "waybill.inventory.v1.StockCommitted", AggregateID: held.AggregateID, Version: 99, Time: m.at, Payload: payload,
+		})
+	}
+	return outbox.Messages(events)
 }

@@ -12,7 +12,7 @@ func Sometimes() []string {
 		"delivery refused for now", "duplicate delivered", "event OrderTimedOut", "event PaymentCaptureFailed", "event PaymentDeclined",
 		"event PaymentUnknown", "event ShipmentCancelRefused", "event ShipmentLost", "event StockExpired", "event StockRejected",
 		"event of another replica not overtaken", "event overtaken by a later one", "hanging order found the door closed",
-		"hold sold shortly before its end", "lease taken over", "message delivered again", "notice before the answer",
+		"hold sold shortly before its end", "lease taken over", "message delivered again", "message of several events", "message of several events delivered again", "notice before the answer",
 		"null compensation of a parcel", "null compensation of a payment", "null compensation of stock", "order CANCELLED", "order DELIVERED",
 		"order REJECTED", "order RETURNED", "pause", "provider answered nonsense", "provider did it and did not say so",
 		"provider did not get it", "provider does it late", "provider has never seen it", "provider was away", "provider refused to give back, this time",

@@ -26,6 +26,32 @@ const (
 // batchType is the ce-type of a message with several events.
 var batchType = string((&eventv1.EventBatch{}).ProtoReflect().Descriptor().FullName())
 
+// A Message is what the broker gets for some events.
+type Message struct {
+	bus.Msg
+
+	Events []*Event
+}
+
+// Messages gives events that are published at once in the form they have on the
+// bus: those of one type share messages, as an EventBatch, and one that is alone of
+// its type travels alone, as Event.Message. The order of events of one type stays.
+func Messages(events []*Event) []Message {
+	var msgs []Message
+	for _, group := range grouped(events) {
+		if len(group) > 1 {
+			if m, err := batch(group); err == nil {
+				msgs = append(msgs, Message{m, group})
+				continue
+			}
+		}
+		for i, e := range group {
+			msgs = append(msgs, Message{e.Message(), group[i : i+1]})
+		}
+	}
+	return msgs
+}
+
 // grouped puts events of one type together, as they may share a message. The order
 // of events of one type stays.
 func grouped(events []*Event) (groups [][]*Event) {

@@ -63,7 +63,7 @@ func TestABatchHasTheIDOfAnotherOnlyIfItHasTheSameEvents(t *testing.T) {
 		for _, id := range ids {
 			events = append(events, &outbox.Event{ID: id, Type: "waybill.auth.v1.UserRegistered", Time: time.Unix(7, 0)})
 		}
-		return outbox.BatchID(events)
+		return outbox.Messages(events)[0].ID
 	}
 	if once, again := of("a", "b", "c"), of("a", "b", "c"); once != again {
 		t.Errorf("the same batch has two ids, %s and %s", once, again)

@@ -14,12 +14,3 @@ func (r *Relay) Unmarked(seq int64) {
 	r.taken[seq] = true
 	r.marked = append(r.marked, mark{row: seq})
 }
-
-// BatchID gives the id of the message in which the broker gets events.
-func BatchID(events []*Event) string {
-	m, err := batch(events)
-	if err != nil {
-		return err.Error()
-	}
-	return m.ID
-}

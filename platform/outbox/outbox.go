@@ -171,9 +171,7 @@ const (
 const contentType = "application/protobuf"
 
 // Message gives e in the form it has on the bus when it travels alone.
-func (e *Event) Message() bus.Msg { return e.message() }
-
-func (e *Event) message() bus.Msg {
+func (e *Event) Message() bus.Msg {
 	return bus.Msg{ID: e.ID, Subject: Subject(e.Type, e.AggregateID), Header: headers{e}.All(), Data: e.Payload}
 }
 

@@ -307,26 +307,18 @@ func (r *Relay) publish() {
 	if len(r.ready) == 0 {
 		return
 	}
-	for _, events := range grouped(r.ready) {
-		if len(events) > 1 {
-			if m, err := batch(events); err == nil {
-				r.send(m, events)
-				continue
-			}
-		}
-		for i, e := range events {
-			r.send(e.message(), events[i:i+1])
-		}
+	for _, m := range Messages(r.ready) {
+		r.send(m)
 	}
 	clear(r.ready)
 	r.ready = r.ready[:0]
 }
 
-// send hands a message with these events to the broker.
-func (r *Relay) send(m bus.Msg, events []*Event) {
+// send hands a message to the broker.
+func (r *Relay) send(m Message) {
 	failpoint.Before("relay.publish")
-	r.cfg.Bus.PublishAsync(r.stream, m, func(seq uint64, err error) {
-		r.acks <- ack{events, seq, err}
+	r.cfg.Bus.PublishAsync(r.stream, m.Msg, func(seq uint64, err error) {
+		r.acks <- ack{m.Events, seq, err}
 	})
 	failpoint.After("relay.publish")
 }
