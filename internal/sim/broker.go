@@ -277,8 +277,15 @@ func (b *broker) loseTail(name string) {
 }
 
 // audit compares the stream with what was acknowledged, and has what the stream
-// may have lost published again.
+// may have lost published again. It is the work of a relay, which has written down
+// before what it was told.
 func (s *service) audit() {
+	if !slices.ContainsFunc(s.replicas, func(p *process) bool {
+		return p.up && !s.w.now.Before(p.still) && p.relay.leads() && len(p.relay.marked) == 0
+	}) {
+		s.w.after(s.w.between(100*time.Millisecond, time.Second), s.audit)
+		return
+	}
 	stream := s.w.broker.streams[s.name]
 	stream.away = false
 	last := stream.last()

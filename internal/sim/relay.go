@@ -297,8 +297,14 @@ func (r *relay) markAll() {
 		w.in(r.p, time.Second, r.markAll)
 		return
 	}
+	mine := r.p.lease.owner == r.p.id || w.opt.Mutant == TwoRelays
+	if !mine {
+		w.count("marks of a relay that had lost its lease")
+	}
 	for _, x := range r.marked {
-		r.mark(x)
+		if mine {
+			r.mark(x)
+		}
 		delete(r.taken, x.Seq)
 	}
 	r.marked = r.marked[:0]

@@ -21,7 +21,7 @@ const (
 	// nearby is how many messages beside a damage say which rows it is about.
 	nearby = 64
 	// readAt is how many messages are read at once, and rowsAt how many rows.
-	readAt = 256
+	readAt = 64
 	rowsAt = 1024
 )
 
@@ -73,7 +73,7 @@ type auditor struct {
 }
 
 // audit looks for gaps, for the newest marks, at strays and at the next messages of
-// the round.
+// the round. What it costs does not grow with the stream.
 func (a *auditor) audit(ctx context.Context) error {
 	known := parseSpans(a.f.question.gaps)
 	var gaps []bus.Span
@@ -84,7 +84,7 @@ func (a *auditor) audit(ctx context.Context) error {
 		}
 	}
 	want := map[uint64]int64{} // the row that must be there, 0 for any
-	for _, seq := range a.places() {
+	for _, seq := range a.strays() {
 		want[seq] = 0
 	}
 	for _, m := range a.f.question.newest {
@@ -92,11 +92,15 @@ func (a *auditor) audit(ctx context.Context) error {
 			want[m.seq] = m.row
 		}
 	}
-	bad, others, err := a.compare(ctx, want)
+	bad, others, _, err := a.compare(ctx, want)
 	if err != nil {
 		return err
 	}
-	for _, seq := range bad {
+	more, err := a.round(ctx)
+	if err != nil {
+		return err
+	}
+	for _, seq := range append(bad, more...) {
 		if within(known, seq) || within(gaps, seq) {
 			continue
 		}
@@ -129,8 +133,8 @@ func (a *auditor) audit(ctx context.Context) error {
 	return nil
 }
 
-// places gives strays and the round's next messages.
-func (a *auditor) places() (seqs []uint64) {
+// strays gives places anywhere in the stream.
+func (a *auditor) strays() (seqs []uint64) {
 	first, last := a.f.info.FirstSeq, a.f.info.LastSeq
 	if last < first || last == 0 {
 		return nil
@@ -138,25 +142,43 @@ func (a *auditor) places() (seqs []uint64) {
 	for range strays {
 		seqs = append(seqs, first+rand.N(last-first+1))
 	}
-	top, n := a.f.round, uint64(roundNext)
-	if top < first || top > last {
-		top, n = last, roundFirst
-	}
-	bottom := first
-	if top-first >= n {
-		bottom = top - n + 1
-	}
-	for s := bottom; s <= top; s++ {
-		seqs = append(seqs, s)
-	}
-	a.f.round = bottom - 1 // below first the round begins again
 	return seqs
 }
 
-// compare holds messages against rows. bad are places at which there is no message
-// that can be read and agrees with its row, others those with a good message of
-// another row than the one that must be there; both in order.
-func (a *auditor) compare(ctx context.Context, want map[uint64]int64) (bad, others []uint64, err error) {
+// round compares the next messages of the round, those of a number and as many of
+// them as have some events each.
+func (a *auditor) round(ctx context.Context) (bad []uint64, err error) {
+	first, last := a.f.info.FirstSeq, a.f.info.LastSeq
+	if last < first || last == 0 {
+		return nil, nil
+	}
+	top, left := a.f.round, uint64(roundNext)
+	if top < first || top > last {
+		top, left = last, roundFirst
+	}
+	events := int(left) * roundEvents
+	for left > 0 && events > 0 && top >= first {
+		n := min(left, readAt, top-first+1)
+		want := map[uint64]int64{}
+		for seq := top - n + 1; seq <= top; seq++ {
+			want[seq] = 0
+		}
+		worse, _, compared, err := a.compare(ctx, want)
+		if err != nil {
+			return nil, err
+		}
+		bad = append(bad, worse...)
+		top, left, events = top-n, left-n, events-compared
+	}
+	a.f.round = top // below first the round begins again
+	return bad, nil
+}
+
+// compare holds messages against rows; one that must have a row is only asked for
+// that. bad are places at which there is no message that can be read and agrees with
+// its rows, others those with a good message that has not the row that must be there;
+// both in order. compared is how many events were looked at.
+func (a *auditor) compare(ctx context.Context, want map[uint64]int64) (bad, others []uint64, compared int, err error) {
 	seqs := make([]uint64, 0, len(want))
 	for s := range want {
 		seqs = append(seqs, s)
@@ -165,34 +187,40 @@ func (a *auditor) compare(ctx context.Context, want map[uint64]int64) (bad, othe
 	for some := range slices.Chunk(seqs, readAt) {
 		msgs, err := a.stream.ReadStream(ctx, a.r.stream, some)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		said := make([][]*Event, len(msgs))
 		var all []*Event
 		for i, m := range msgs {
 			events, ok := eventsOf(m)
-			if !ok {
+			row := want[some[i]]
+			switch {
+			case !ok:
 				bad = append(bad, some[i])
+			case row != 0 && len(events) > 0: // what tells no row is of an older build
+				at := slices.IndexFunc(events, func(e *Event) bool { return e.Seq == row })
+				if at < 0 {
+					others = append(others, some[i])
+					continue
+				}
+				events = events[at : at+1]
 			}
 			said[i] = events
 			all = append(all, events...)
 		}
+		compared += len(all)
 		rows, err := a.rows(ctx, all)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		for i, seq := range some {
-			switch events := said[i]; {
-			case len(events) == 0: // cannot be read, or is of an older build
-			case slices.ContainsFunc(events, func(e *Event) bool { return rows[e.Seq] != nil && !rows[e.Seq].same(e) }):
+			if slices.ContainsFunc(said[i], func(e *Event) bool { return rows[e.Seq] != nil && !rows[e.Seq].same(e) }) {
 				bad = append(bad, seq)
-			case want[seq] != 0 && !slices.ContainsFunc(events, func(e *Event) bool { return e.Seq == want[seq] }):
-				others = append(others, seq)
 			}
 		}
 	}
 	slices.Sort(bad)
-	return bad, others, nil
+	return bad, others, compared, nil
 }
 
 // same tells whether another reading of the row gave the same event.

@@ -5,10 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-dev/waybill/platform/bus"
 	"github.com/waybill-dev/waybill/platform/outbox"
 	"github.com/waybill-dev/waybill/platform/react"
 	"github.com/waybill-dev/waybill/platform/sqldb"
 	"github.com/waybill-dev/waybill/platform/sqldb/sqldbtest"
+	authv1 "github.com/waybill-dev/waybill/proto/gen/go/waybill/auth/v1"
 )
 
 // TestTheLeaseOfAProcessThatDiedIsFreeAtOnce has two relays whose clocks stand
@@ -53,3 +55,40 @@ func TestTheLeaseOfAProcessThatDiedIsFreeAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestARelayThatLostItsLeaseMarksNothing has one that stood still between the
+// broker's answer and the mark: the broker may have lost the event since.
+func TestARelayThatLostItsLeaseMarksNothing(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
+		db := open("lease", sqldbtest.Migration{Name: "platform", FS: react.Migrations()})
+		store(t, db, "e1", "u1", 1, &authv1.UserRegistered{UserId: "u"})
+		b := &silent{published: make(chan func(uint64, error), 2)}
+		r := outbox.NewRelay(outbox.Config{Service: "auth", Owner: "first", DB: db, Bus: b, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		if err := r.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		answer := <-b.published
+		exec(t, db, `UPDATE leases SET owner = 'second', expires_at = ? WHERE name = 'outbox'`, time.Now().Add(time.Hour))
+		answer(1, nil)
+		if err := r.Stop(t.Context()); err != nil { // writes down what it was told
+			t.Error(err)
+		}
+		var marks int64
+		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM leases WHERE name = 'outbox marks'`).Scan(&marks); err != nil {
+			t.Fatal(err)
+		}
+		if n := pendingRows(t, db); n != 1 || marks != 1 {
+			t.Errorf("%d events are pending, and marks were written %d times; want one and once", n, marks)
+		}
+	})
+}
+
+// silent is a bus that answers when the test does.
+type silent struct {
+	recorder
+
+	published chan func(seq uint64, err error)
+}
+
+// PublishAsync implements outbox.Publisher.
+func (b *silent) PublishAsync(_ string, _ bus.Msg, done func(uint64, error)) { b.published <- done }

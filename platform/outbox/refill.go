@@ -29,10 +29,11 @@ const (
 	askFirst = 10 * time.Millisecond // between two questions about a stream that is not there yet
 	askMost  = time.Second
 
-	samples    = 64   // newest marks that every audit looks for
-	strays     = 16   // and places anywhere in the stream
-	roundFirst = 2048 // newest messages that are read when the broker was away
-	roundNext  = 512  // and then, audit by audit, backwards through all of them
+	samples     = 64   // newest marks that every audit looks for
+	strays      = 16   // and places anywhere in the stream
+	roundFirst  = 2048 // newest messages that are read when the broker was away
+	roundNext   = 512  // and then, audit by audit, backwards through all of them
+	roundEvents = 8    // in each of them, or fewer messages are read
 
 	noteEvery = time.Second // how often the newest marks are written down
 )

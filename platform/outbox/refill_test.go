@@ -86,6 +86,27 @@ func TestNothingIsPublishedBeforeTheStreamWasLookedAt(t *testing.T) {
 	relayUntil(t, db, b, func() bool { return b.holds("e1") })
 }
 
+// What an audit costs must not grow with the number of events in a message.
+func TestAnAuditReadsABoundedNumberOfEvents(t *testing.T) {
+	const perMessage = 128
+	db := sqldbtest.SQLite(t)("audit", sqldbtest.Migration{Name: "platform", FS: react.Migrations()})
+	b := &forgetful{created: time.Unix(7, 0), msgs: slices.Repeat([]bus.Msg{batchOf(perMessage)}, 3000)}
+	var relay *outbox.Relay
+	var read []int // when each question was asked; the first is no audit
+	relayUntil(t, db, b, func() bool {
+		relay.Audit()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		read = b.readAt
+		return len(read) > 3
+	}, func(r *outbox.Relay) { relay = r })
+	for i, enough := range []int{2048 * 8 / perMessage, 512 * 8 / perMessage} {
+		if n := read[i+2] - read[i+1]; n < enough || n > enough+16+64 {
+			t.Errorf("audit %d read %d messages of %d events each", i+1, n, perMessage)
+		}
+	}
+}
+
 // A mark that fails must not wait for the next event to be tried again.
 func TestAMarkThatFailedIsMadeLater(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Opener) {
@@ -138,6 +159,8 @@ type forgetful struct {
 	msgs    []bus.Msg
 	total   int // events that were published
 	asked   int
+	read    int   // messages
+	readAt  []int // when it was asked
 	away    bool
 }
 
@@ -162,6 +185,7 @@ func (b *forgetful) StreamInfo(context.Context, string) (bus.StreamInfo, error) 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked++
+	b.readAt = append(b.readAt, b.read)
 	if b.away {
 		return bus.StreamInfo{}, errs.E(errs.NotFound, "", "no stream")
 	}
@@ -175,6 +199,7 @@ func (b *forgetful) Gaps(context.Context, string) ([]bus.Span, error) { return n
 func (b *forgetful) ReadStream(_ context.Context, _ string, seqs []uint64) ([]*bus.Msg, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.read += len(seqs)
 	msgs := make([]*bus.Msg, len(seqs))
 	for i, seq := range seqs {
 		if seq > 0 && seq <= uint64(len(b.msgs)) {

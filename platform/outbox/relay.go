@@ -397,7 +397,7 @@ func (r *Relay) flush(ctx context.Context) {
 		for j+1 < len(r.marked) && r.marked[j+1].row <= r.marked[j].row+1 {
 			j++
 		}
-		b.Exec(`DELETE FROM outbox_pending WHERE seq BETWEEN ? AND ?`, r.marked[i].row, r.marked[j].row)
+		b.Exec(deletePending, r.marked[i].row, r.marked[j].row, r.cfg.Owner)
 		i = j + 1
 	}
 	r.saveTail(&b)
@@ -420,6 +420,13 @@ func (r *Relay) flush(ctx context.Context) {
 	r.marked = r.marked[:0]
 	r.tail.saved = r.tail.top
 }
+
+// deletePending marks rows for the relay that holds the lease, or held it last. Of
+// an older one, which stood still meanwhile, an acknowledgement says nothing: the
+// broker may have lost the event since, and the new one may be publishing it again.
+const deletePending = `
+	DELETE FROM outbox_pending
+	 WHERE seq BETWEEN ? AND ? AND EXISTS (SELECT 1 FROM leases WHERE name = 'outbox' AND owner = ?)`
 
 const selectPending = `
 	SELECT o.seq, o.event_id, o.type, o.aggregate_id, o.version, o.cause, o.hops, o.traceparent, o.payload, o.created_at
