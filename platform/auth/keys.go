@@ -67,56 +67,63 @@ type attempt struct {
 
 // current gives a snapshot that is fresh, or the last one if there is no better.
 func (r *keyring) current(ctx context.Context) (*snapshot, error) {
+	last := r.last.Load()
 	snap, now := r.snap.Load(), r.now()
+	failed := last.failedSince(now.Add(-retryAfter))
 	switch {
 	case snap == nil:
-		if err := r.failedSince(now.Add(-retryAfter)); err != nil {
-			return nil, unavailable(err)
+		if failed != nil {
+			return nil, unavailable(failed)
 		}
-		if err := r.wait(ctx, r.fetch()); err != nil {
+		if err := r.wait(ctx, r.fetch(last)); err != nil {
 			return nil, unavailable(err)
 		}
 		return r.snap.Load(), nil
-	case now.Sub(snap.at) < refreshAfter, r.failedSince(now.Add(-retryAfter)) != nil:
+	case now.Sub(snap.at) < refreshAfter, failed != nil:
 		return snap, nil
 	case now.Sub(snap.at) < staleAfter:
-		r.fetch()
+		r.fetch(last)
 		return snap, nil
 	}
 	// The source may be away; the old snapshot is then served on.
 	ctx, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
-	_ = r.wait(ctx, r.fetch())
+	_ = r.wait(ctx, r.fetch(last))
 	return r.snap.Load(), nil
 }
 
 // refresh fetches because a snapshot lacks a key, unless that was just done. It
 // gives the snapshot to look into, which may be the same one.
 func (r *keyring) refresh(ctx context.Context) (*snapshot, error) {
-	since := r.now().Add(-unknownAfter)
-	if last := r.last.Load(); last != nil && last.at.After(since) {
+	last := r.last.Load()
+	if last != nil && last.at.After(r.now().Add(-unknownAfter)) {
 		if last.err != nil {
 			return nil, unavailable(last.err)
 		}
 		return r.snap.Load(), nil
 	}
-	if err := r.wait(ctx, r.fetch()); err != nil {
+	if err := r.wait(ctx, r.fetch(last)); err != nil {
 		return nil, unavailable(err)
 	}
 	return r.snap.Load(), nil
 }
 
-func (r *keyring) failedSince(t time.Time) error {
-	if last := r.last.Load(); last != nil && last.at.After(t) {
-		return last.err
+// failedSince gives the error of an attempt after t; nil is no attempt.
+func (a *attempt) failedSince(t time.Time) error {
+	if a != nil && a.at.After(t) {
+		return a.err
 	}
 	return nil
 }
 
-// fetch starts a fetch, or joins the one under way. It outlives the call that
-// started it, since others wait for it too.
-func (r *keyring) fetch() <-chan singleflight.Result {
+// fetch starts a fetch, or joins the one under way, unless one ended since the
+// caller looked at the last attempt: that one's result is as good. It outlives the
+// call that started it, since others wait for it too.
+func (r *keyring) fetch(seen *attempt) <-chan singleflight.Result {
 	return r.flight.DoChan("keys", func() (any, error) {
+		if last := r.last.Load(); last != seen {
+			return nil, last.err
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()
 		set, err := r.source.Keys(ctx)

@@ -480,6 +480,27 @@ func TestManyCallersShareOneFetch(t *testing.T) {
 	}
 }
 
+func TestACallerThatFoundNoKeysBeforeAFetchEndedTakesItsResult(t *testing.T) {
+	var calls int
+	away := errors.New("away")
+	r := &keyring{now: newClock().Now, source: KeySourceFunc(func(context.Context) (KeySet, error) {
+		calls++
+		return KeySet{}, away
+	})}
+	seen := r.last.Load()
+	for range 2 {
+		if err := r.wait(t.Context(), r.fetch(seen)); !errors.Is(err, away) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if calls != 1 {
+		t.Errorf("%d fetches", calls)
+	}
+	if _ = r.wait(t.Context(), r.fetch(r.last.Load())); calls != 2 {
+		t.Errorf("%d fetches, the last for one who knows of the first", calls)
+	}
+}
+
 func TestOnlyOurKindOfKeysIsTakenFromTheSource(t *testing.T) {
 	b := newBench(t)
 	curve, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
