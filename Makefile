@@ -101,7 +101,7 @@ lint: $(BIN)/golangci-lint breaking ## Check formatting, linters, module files, 
 
 .PHONY: vulncheck
 vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities in what the binary uses (GOVULNDB names another database)
-	@$(BIN)/govulncheck ./...
+	@$(BIN)/govulncheck $(if $(GOVULNDB),-db $(GOVULNDB)) ./...
 
 # Without gRPC's own page of traces, which is not served and whose templates keep the linker from leaving out what nobody calls.
 TAGS := grpcnotrace

@@ -319,7 +319,7 @@ func (r *relay) mark(x *row) {
 
 // forget drops what this relay believes to be published.
 func (r *relay) forget() {
-	r.marked, r.top = r.marked[:0], 0
+	r.marked, r.ready, r.top = r.marked[:0], nil, 0
 	for seq := range r.taken {
 		delete(r.taken, seq)
 	}
