@@ -88,7 +88,6 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	if c, ok := s.BalancerConfig.(*Config); ok {
 		p.conn.mu.Lock()
 		p.conn.cfg, p.conn.lookup = *c, nil
-		p.conn.row.Store(c.Calls)
 		p.conn.mu.Unlock()
 	}
 	s.BalancerConfig = nil
@@ -116,11 +115,11 @@ type conn struct {
 
 	judged atomic.Int64 // when servers are judged next, nanoseconds
 	out    atomic.Int64 // until when some server is ejected
-	row    atomic.Int64 // cfg.Calls
 
 	mu      sync.Mutex
 	cfg     Config
 	servers map[balancer.SubConn]*server
+	gone    tally // of servers that are no more
 	last    balancer.State
 	lookup  error       // why nothing new is known of where the servers are
 	away    time.Time   // since when no server is ready; zero when one is
@@ -132,13 +131,12 @@ type conn struct {
 func (c *conn) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
 	s := &server{conn: c}
 	s.count = s.done
+	s.resting.Store(true)
 	var sub balancer.SubConn
 	told := opts.StateListener
 	opts.StateListener = func(state balancer.SubConnState) {
 		if state.ConnectivityState == connectivity.Shutdown {
-			c.mu.Lock()
-			delete(c.servers, sub)
-			c.mu.Unlock()
+			c.remove(sub)
 		}
 		told(state)
 	}
@@ -150,6 +148,16 @@ func (c *conn) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOpti
 	}
 	c.servers[sub] = s
 	return sub, nil
+}
+
+// remove forgets a server, not what it did.
+func (c *conn) remove(sub balancer.SubConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.servers[sub]; s != nil {
+		c.gone = c.gone.plus(s.tally())
+		delete(c.servers, sub)
+	}
 }
 
 // UpdateState implements balancer.ClientConn.
@@ -204,76 +212,145 @@ func (c *conn) close() {
 	}
 }
 
-// judge looks, when it is time or early, at what each server did since the last
-// look. It ejects those that fail at least half of their calls, and twice as large
-// a share as the others do, but never more than half of all servers.
-func (c *conn) judge(early bool) {
+// total is what came of all calls. The caller holds c.mu.
+func (c *conn) total() tally {
+	all := c.gone
+	for _, s := range c.servers {
+		all = all.plus(s.tally())
+	}
+	return all
+}
+
+// look judges, when it is time, every server by its calls since the last look.
+func (c *conn) look() {
 	now := time.Now().UnixNano()
-	if next := c.judged.Load(); !early && (now < next || !c.judged.CompareAndSwap(next, now+int64(time.Second))) {
+	if next := c.judged.Load(); now < next || !c.judged.CompareAndSwap(next, now+int64(time.Second)) {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.judged.Store(now + int64(c.cfg.Interval))
-	type count struct{ good, bad int64 }
-	counts, all, out := map[*server]count{}, count{}, 0
+	all := c.total()
 	for _, s := range c.servers {
-		n := count{s.good.Swap(0), s.bad.Swap(0)}
-		if s.until.Load() > now {
-			out++ // what still came from it was begun before
-			s.row.Store(0)
+		if s.resting.Load() {
 			continue
 		}
-		counts[s] = n
-		all.good += n.good
-		all.bad += n.bad
-	}
-	for s, own := range counts {
-		n := own
-		if row := s.row.Load(); row >= c.cfg.Calls {
-			n = count{0, row} // it was well before, which helps nobody now
-		}
-		if n.good+n.bad < c.cfg.Calls {
-			continue
-		}
-		if n.bad < n.good {
+		own, others := s.since(s.looked, all)
+		s.looked = mark{s.tally(), all}
+		switch {
+		case own.calls() < c.cfg.Calls:
+		case own.bad < own.good:
 			s.strikes = max(0, s.strikes-1)
-			continue
+		default:
+			c.eject(s, own, others, now)
 		}
-		others := count{all.good - own.good, all.bad - own.bad}
-		alike := others.bad*2*(n.good+n.bad) > n.bad*(others.good+others.bad)
-		if alike || others.good+others.bad < c.cfg.Calls || (out+1)*2 > len(c.servers) {
-			continue
-		}
-		out++
-		until := now + int64(c.cfg.Ejection)<<min(s.strikes, 4)
-		s.strikes++
-		s.until.Store(until)
-		s.row.Store(0)
-		c.out.Store(max(c.out.Load(), until))
 	}
 }
+
+// failed counts a failure of s, and judges it by every Calls in a row: it may have
+// been well just before, which helps nobody now.
+func (c *conn) failed(s *server) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	row := s.row.Add(1)
+	if row == 1 {
+		s.failing = mark{s.tally(), c.total()}
+	}
+	s.bad.Add(1)
+	if row%max(1, c.cfg.Calls) != 0 {
+		return
+	}
+	all := c.total()
+	own, others := s.since(s.failing, all)
+	if others.calls() >= c.cfg.Calls {
+		c.eject(s, own, others, time.Now().UnixNano())
+		s.failing = mark{s.tally(), all}
+	}
+}
+
+// eject leaves s alone for a while if it failed twice as large a share of its calls
+// as the others did in the same time, but never more than half of all servers. The
+// caller holds c.mu.
+func (c *conn) eject(s *server, own, others tally, now int64) {
+	out := 1
+	for _, o := range c.servers {
+		if o.until.Load() > now {
+			out++
+		}
+	}
+	alike := others.bad*2*own.calls() > own.bad*others.calls()
+	if alike || others.calls() < c.cfg.Calls || out*2 > len(c.servers) {
+		return
+	}
+	until := now + int64(c.cfg.Ejection)<<min(s.strikes, 4)
+	s.strikes++
+	s.resting.Store(true)
+	s.until.Store(until)
+	c.out.Store(max(c.out.Load(), until))
+}
+
+// begin tells whether the calls of s, which was resting, count again.
+func (c *conn) begin(s *server) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.resting.Load() {
+		return true
+	}
+	if s.until.Load() > time.Now().UnixNano() {
+		return false // the call was begun before, or there was no other server
+	}
+	// What the others did while it was away is not compared with what it does now.
+	s.looked = mark{s.tally(), c.total()}
+	s.row.Store(0)
+	s.resting.Store(false)
+	return true
+}
+
+// tally counts calls by what came of them.
+type tally struct{ good, bad int64 }
+
+func (t tally) calls() int64       { return t.good + t.bad }
+func (t tally) plus(u tally) tally { return tally{t.good + u.good, t.bad + u.bad} }
+func (t tally) less(u tally) tally { return tally{t.good - u.good, t.bad - u.bad} }
+
+// mark is what a server and all of them had done at some time.
+type mark struct{ own, all tally }
 
 // server is one connection and what came of its calls.
 type server struct {
 	conn      *conn
 	count     func(balancer.DoneInfo)
-	good, bad atomic.Int64 // since the last judgement
+	good, bad atomic.Int64
 	row       atomic.Int64 // failures since the last success
 	until     atomic.Int64 // it is ejected, nanoseconds
-	strikes   int          // how often it was ejected, less the intervals it did well since; guarded by conn.mu
+	resting   atomic.Bool  // it is new or was ejected, and its calls do not count yet
+
+	// Guarded by conn.mu.
+	looked  mark // at the last look, or when it began
+	failing mark // before the row's first failure, or when it was last judged by the row
+	strikes int  // how often it was ejected, less the looks at which it did well since
+}
+
+func (s *server) tally() tally { return tally{s.good.Load(), s.bad.Load()} }
+
+// since gives what the server and the others did from m until all was counted.
+func (s *server) since(m mark, all tally) (own, others tally) {
+	own = s.tally().less(m.own)
+	return own, all.less(m.all).less(own)
 }
 
 func (s *server) done(info balancer.DoneInfo) {
+	if s.resting.Load() && !s.conn.begin(s) {
+		return
+	}
 	switch status.Code(info.Err) {
 	case codes.Unavailable, codes.Internal, codes.Unknown, codes.DataLoss, codes.DeadlineExceeded:
-		s.bad.Add(1)
-		s.conn.judge(s.row.Add(1)%max(1, s.conn.row.Load()) == 0)
+		s.conn.failed(s)
 	default:
 		s.good.Add(1)
 		s.row.Store(0)
-		s.conn.judge(false)
 	}
+	s.conn.look()
 }
 
 // picker is round_robin's, past those that are ejected.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -160,6 +163,140 @@ func TestServersThatAllFailAreAllCalled(t *testing.T) {
 		if n != 100 {
 			t.Errorf("server %d got %d of 300 calls", i, n)
 		}
+	}
+}
+
+// What they did before, well, is no measure for the first to fail.
+func TestServersThatAllFailAtOnceAreAllCalled(t *testing.T) {
+	all := three(t)
+	c := dial(t, Config{Interval: time.Hour, Ejection: time.Hour}, all[0].addr, all[1].addr, all[2].addr)
+	connected(t, c, all)
+	share(t, c, 1000, all...)
+	for _, b := range all {
+		b.fails.Store(uint32(codes.Unavailable))
+	}
+	for i, n := range share(t, c, 300, all...) {
+		if n != 100 {
+			t.Errorf("server %d got %d of 300 calls", i, n)
+		}
+	}
+}
+
+// fakes gives a policy's inside with n servers that no network is behind.
+func fakes(n int) (*conn, []*server) {
+	c := &conn{cfg: Config{Interval: time.Hour, Calls: 10, Ejection: time.Hour}, servers: map[balancer.SubConn]*server{}}
+	c.judged.Store(math.MaxInt64)
+	var all []*server
+	for range n {
+		s := &server{conn: c}
+		s.resting.Store(true)
+		c.servers[&struct{ balancer.SubConn }{}] = s
+		all = append(all, s)
+	}
+	return c, all
+}
+
+// forget takes s away, as when its connection is shut down.
+func (c *conn) forget(s *server) {
+	for sub, o := range c.servers {
+		if o == s {
+			c.remove(sub)
+		}
+	}
+}
+
+// each ends n calls of every server, in turn.
+func each(n int, code codes.Code, servers ...*server) {
+	for range n {
+		for _, s := range servers {
+			s.done(balancer.DoneInfo{Err: status.Error(code, "as told")})
+		}
+	}
+}
+
+func ejected(servers []*server) []bool {
+	out := make([]bool, len(servers))
+	for i, s := range servers {
+		out[i] = s.until.Load() > time.Now().UnixNano()
+	}
+	return out
+}
+
+func TestAServerIsComparedWithWhatTheOthersDidInTheSameTime(t *testing.T) {
+	for name, tc := range map[string]struct {
+		play func(*conn, []*server)
+		want []bool
+	}{
+		"it came when all began to fail": {func(_ *conn, s []*server) {
+			each(100, codes.OK, s[0], s[1])
+			each(1, codes.OK, s[2])
+			each(9, codes.Unavailable, s...)
+		}, []bool{false, false, false}},
+		"it came back when all began to fail": {func(c *conn, s []*server) {
+			each(20, codes.OK, s...)
+			each(10, codes.Unavailable, s[2])
+			each(10, codes.OK, s[0], s[1])
+			each(20, codes.Unavailable, s[2]) // they were begun before
+			each(100, codes.OK, s[0], s[1])
+			s[2].until.Store(1)
+			each(1, codes.OK, s[2])
+			each(9, codes.Unavailable, s...)
+		}, []bool{false, false, false}},
+		"all failed, and all but one are well again": {func(_ *conn, s []*server) {
+			each(1000, codes.Unavailable, s...)
+			for range 20 {
+				each(1, codes.OK, s[0], s[1])
+				each(1, codes.Unavailable, s[2])
+			}
+		}, []bool{false, false, true}},
+		"it fails more than half of its calls, never many in a row": {func(_ *conn, s []*server) {
+			for range 10 {
+				each(3, codes.OK, s[0], s[1])
+				each(2, codes.Unavailable, s[2])
+				each(1, codes.OK, s[2])
+			}
+		}, []bool{false, false, true}},
+		"it did well until the last look": {func(c *conn, s []*server) {
+			each(100, codes.OK, s...)
+			c.judged.Store(0)
+			c.look()
+			for range 10 {
+				each(3, codes.OK, s[0], s[1])
+				each(2, codes.Unavailable, s[2])
+				each(1, codes.OK, s[2])
+			}
+		}, []bool{false, false, true}},
+		"one that did well goes away meanwhile": {func(c *conn, s []*server) {
+			each(100, codes.OK, s...)
+			for i := range 20 {
+				each(1, codes.OK, s[1])
+				each(1, codes.Unavailable, s[2])
+				if i == 5 {
+					c.forget(s[0])
+				}
+			}
+		}, []bool{false, false, true}},
+		"calls of one that was ejected still end": {func(_ *conn, s []*server) {
+			for range 10 {
+				each(1, codes.OK, s[:4]...)
+				each(1, codes.Unavailable, s[4])
+			}
+			for range 20 {
+				each(1, codes.OK, s[:3]...)
+				each(1, codes.Unavailable, s[3])
+				each(6, codes.Unavailable, s[4])
+			}
+		}, []bool{false, false, false, true, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, all := fakes(len(tc.want))
+			tc.play(c, all)
+			c.judged.Store(0)
+			c.look()
+			if got := ejected(all); !slices.Equal(got, tc.want) {
+				t.Errorf("ejected are %v, not %v", got, tc.want)
+			}
+		})
 	}
 }
 
