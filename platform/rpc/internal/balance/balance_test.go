@@ -249,6 +249,16 @@ func TestAServerIsComparedWithWhatTheOthersDidInTheSameTime(t *testing.T) {
 				each(1, codes.Unavailable, s[2])
 			}
 		}, []bool{false, false, true}},
+		"all fail a call now and then, and one fails every call after long doing well": {func(_ *conn, s []*server) {
+			for range 10 {
+				each(1, codes.Unavailable, s...)
+				each(99, codes.OK, s...)
+			}
+			for range 10 {
+				each(1, codes.OK, s[0], s[1])
+				each(1, codes.Unavailable, s[2])
+			}
+		}, []bool{false, false, true}},
 		"it fails more than half of its calls, never many in a row": {func(_ *conn, s []*server) {
 			for range 10 {
 				each(3, codes.OK, s[0], s[1])
