@@ -251,8 +251,8 @@ func TestAServerIsComparedWithWhatTheOthersDidInTheSameTime(t *testing.T) {
 		}, []bool{false, false, true}},
 		"all fail a call now and then, and one fails every call after long doing well": {func(_ *conn, s []*server) {
 			for range 10 {
-				each(1, codes.Unavailable, s...)
-				each(99, codes.OK, s...)
+				each(5, codes.Unavailable, s...)
+				each(95, codes.OK, s...)
 			}
 			for range 10 {
 				each(1, codes.OK, s[0], s[1])
